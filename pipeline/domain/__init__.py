@@ -1,0 +1,1 @@
+"""Pure words and rules: standard library only, no clock, no randomness, no client."""

@@ -1,0 +1,75 @@
+"""Names of things. An id comes from what a thing is, never from where it was read, so that a
+repeat of the same work gives the same id and readers can drop it."""
+
+import base64
+import hashlib
+import hmac
+import uuid
+from typing import Final
+
+_NAMESPACE: Final = uuid.UUID("6f1d0c0e-6d0b-5c39-9a57-0d6a3a2f4b11")
+_SEPARATOR: Final = "\x1f"
+
+
+def _named(*parts: str | int) -> str:
+    return str(uuid.uuid5(_NAMESPACE, _SEPARATOR.join(str(part) for part in parts)))
+
+
+def _keyed(pepper: bytes, *parts: str) -> bytes:
+    return hmac.new(pepper, _SEPARATOR.join(parts).encode(), hashlib.sha256).digest()[:16]
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def recipient_key(pepper: bytes, tenant: str, kind: str, value: str) -> str:
+    """The Kafka key of everything about a recipient: 22 characters.
+
+    `kind` is id, phone or email; `value` is the caller's id or the normalised address.
+    """
+    return _text(_keyed(pepper, "recipient", tenant, kind, value))
+
+
+def address_hash(pepper: bytes, tenant: str, address: str) -> str:
+    """An address as suppressions name it: 22 characters."""
+    return _text(_keyed(pepper, "address", tenant, address))
+
+
+def idempotency_hash(pepper: bytes, tenant: str, key: str) -> str:
+    """A caller's idempotency key as it may be stored and shown."""
+    return _text(_keyed(pepper, "idempotency", tenant, key))
+
+
+def message_id(tenant: str, recipient: str, idempotency_key: str) -> str:
+    """The id of the logical message that an idempotency key names."""
+    return _named("message", tenant, recipient, idempotency_key)
+
+
+def message_id_of_record(cluster: str, topic: str, partition: int, offset: int) -> str:
+    """The id of a message without an idempotency key: of the first record that asked for it."""
+    return _named("record", cluster, topic, partition, offset)
+
+
+def command_id(message: str, step: int, try_no: int) -> str:
+    return _named("command", message, step, try_no)
+
+
+def attempt_id(command: str, provider: str) -> str:
+    return _named("attempt", command, provider)
+
+
+def idempotency_key(message: str, step: int, key_no: int) -> str:
+    """What a provider gets as idempotency key: the same through every unknown answer; `key_no`
+    rises after a definite failure, because some providers cache errors."""
+    return _named("key", message, step, key_no)
+
+
+def event_id(message: str, step: int, try_no: int, provider: str, kind: str, detail: str) -> str:
+    """`detail` is the provider's own event id or code, or empty."""
+    return _named("event", message, step, try_no, provider, kind, detail)
+
+
+def unreadable_id(topic: str, partition: int, offset: int) -> str:
+    """Only what cannot be read is named by where it was read."""
+    return _named("unreadable", topic, partition, offset)
