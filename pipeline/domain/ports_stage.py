@@ -12,8 +12,15 @@ from typing import Any, Final, Protocol
 from pipeline.domain.outcomes import Answer, Inbound, Wake
 
 TIMER: Final = b"t:"
+WINDOW: Final = b"w:"
 _DUE: Final = struct.Struct(">q")
 _HEAD: Final = len(TIMER) + _DUE.size + 1
+
+
+def window_entry(due: int, key: bytes) -> bytes:
+    """Like `timer_entry`, for the end of a silence: it fires only when everything that had arrived
+    by `due` has been heard, or, marked blind, when the stage's patience (`hold_ms`) is over."""
+    return WINDOW + _DUE.pack(due) + b":" + key
 
 
 def timer_entry(due: int, key: bytes) -> bytes:
@@ -23,12 +30,13 @@ def timer_entry(due: int, key: bytes) -> bytes:
 
 
 def timer_of(entry: bytes) -> tuple[int, bytes]:
-    """Due time and state key of a timer entry.
+    """Due time and state key of a timer or window entry.
 
     Raises:
         ValueError: `entry` is no timer entry.
     """
-    if len(entry) < _HEAD or not entry.startswith(TIMER) or entry[_HEAD - 1 : _HEAD] != b":":
+    kind_known = entry.startswith((TIMER, WINDOW))
+    if len(entry) < _HEAD or not kind_known or entry[_HEAD - 1 : _HEAD] != b":":
         raise ValueError(f"no timer entry: {entry!r}")
     return _DUE.unpack_from(entry, len(TIMER))[0], entry[_HEAD:]
 
@@ -67,4 +75,21 @@ class StatefulStage(Protocol):
         """Index entries that a state entry stands for: timers (`timer_entry`) or others with
         another first letter, such as `l:...`. Derived from the value alone, so that they can be
         computed again at a restore."""
+        ...
+
+    def hold_ms(self, key: bytes, value: Mapping[str, Any]) -> int:
+        """How long past its due time a window of this entry may wait to be heard out."""
+        ...
+
+    def on_crash(self, record: Inbound, state: StateView, now: int, detail: str) -> list[Answer]:
+        """What to do with a record on which `on_record` raised: a fault of ours. Never raises."""
+        ...
+
+    def on_start(self, task: int, state: StateView, now: int) -> None:
+        """A task's state is complete and its records follow."""
+        ...
+
+    def on_commit(self, task: int, state: StateView, positions: Mapping[str, int]) -> list[Answer]:
+        """Called once for a task before its transaction is sent, with the positions that it will
+        commit by topic; for books that must move with them."""
         ...
