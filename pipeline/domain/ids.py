@@ -70,6 +70,11 @@ def event_id(message: str, step: int, try_no: int, provider: str, kind: str, det
     return _named("event", message, step, try_no, provider, kind, detail)
 
 
+def dead_letter_id(stage: str, category: str, *names: str | int) -> str:
+    """The id of a dead letter about something that has a name of its own (`names`)."""
+    return _named("dead-letter", stage, category, *names)
+
+
 def unreadable_id(topic: str, partition: int, offset: int) -> str:
     """Only what cannot be read is named by where it was read."""
     return _named("unreadable", topic, partition, offset)
