@@ -34,3 +34,12 @@ class BadInput(ValueError):
         self.cause = cause
         self.cure = cure
         self.code = code
+
+
+class Undecodable(ValueError):
+    """Bytes that are no record: `code` is bounded, `detail` says where without quoting them."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
