@@ -1,0 +1,57 @@
+# Every command that people and CI use. Each target makes .venv by itself; nothing is activated.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?= $(shell scripts/find-python)
+ARGS ?=
+MUTANT ?=
+
+.PHONY: help demo up test check fix faults mutants bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## start everything, send 2,000 messages, print what became of them (ARGS="--messages 5000")
+	@$(BIN)/pipeline demo $(ARGS)
+
+up: $(STAMP) ## run every stage on this machine until Ctrl-C
+	@$(BIN)/pipeline up $(ARGS)
+
+test: $(STAMP) ## every test, at most 10 minutes (ARGS="tests/unit -k accept")
+	@$(BIN)/pytest $(ARGS)
+
+check: $(STAMP) ## style, types, imports and the catalogue; edits nothing
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/pytest -q tests/test_architecture.py tests/unit/test_topology.py
+
+fix: $(STAMP) ## format, and repair what can be repaired by itself
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+faults: $(STAMP) ## kill, stop and cut everything under load for 25 minutes (MUTANT=name plants a bug)
+	@$(BIN)/python -m tests.faults.run $(if $(MUTANT),--mutant $(MUTANT)) $(ARGS)
+
+mutants: $(STAMP) ## the bugs that `make faults MUTANT=name` can plant, and the guarantee each breaks
+	@$(BIN)/python -m tests.faults.run --list-mutants
+
+bench: $(STAMP) ## measure each stage against a bare loop
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: $(STAMP) ## pin the newest versions that pyproject.toml allows, and the embedded Kafka's jars
+	@scripts/lock $(BIN)
+
+clean: ## remove everything that these commands made here
+	rm -rf $(VENV) build dist .pipeline .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml requirements/dev.txt requirements/uv.txt scripts/install
+	@scripts/install "$(PYTHON)" $(VENV)
+	@touch $@
