@@ -25,6 +25,7 @@ from fastavro.schema import (
     to_parsing_canonical_form,
 )
 
+from pipeline.domain.errors import Undecodable
 from pipeline.runtime.registry import Registry, UnknownSchema
 from pipeline.topology import CATALOGUE, RECORDS, resource
 
@@ -32,16 +33,6 @@ NAMESPACE: Final = "delivery"
 _SINGLE: Final = b"\xc3\x01"
 _FINGERPRINT_END: Final = 10
 _ID_END: Final = 5
-
-
-class Undecodable(ValueError):
-    """Bytes that are no record of ours. `code` is bounded and stable, `detail` is for people and
-    holds nothing of the content."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +197,7 @@ class Codec:
         body.seek(end)
         try:
             value = schemaless_reader(body, way.writer, way.reader)
-        except Exception as error:  # fastavro raises many kinds, and any bytes may come here
+        except Exception as error:  # noqa: BLE001 - fastavro raises many kinds; any bytes may come
             raise Undecodable(
                 "invalid_body",
                 f"the body does not fit the schema of {way.name} ({type(error).__name__})",
