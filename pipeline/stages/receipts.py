@@ -39,6 +39,7 @@ from pipeline.domain.records import (
     Receipt,
     Reference,
 )
+from pipeline.domain.tracing import carried
 
 STAGE: Final = "receipts"
 READS: Final = ("callbacks", "references", "unmatched")
@@ -48,7 +49,6 @@ KEEP_REFERENCE_MS: Final = 72 * 3_600_000  # as long as the longest window
 PARK_MS: Final = 24 * 3_600_000
 PARKED_PER_ID: Final = 32  # a provider reports a handful of things of one message
 _MAX_ID: Final = 256  # longer ones would let a provider fill a state record to its limit
-_TRACE: Final = ("traceparent", "tracestate")
 _EVENT_TOPICS: Final = ("delivered", "read", "failed")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _COUNTRY: Final = re.compile(r"[A-Z]{2}")
@@ -169,7 +169,7 @@ class Receipts:
         except Unreadable as problem:
             letters.add(UNREADABLE, _plain(str(problem))[:200])
             return letters.answers()
-        trace = _trace(record)
+        trace = carried(record.headers)
         emits: dict[tuple[str, ...], Answer] = {}  # a batch may list one report twice
         for number, report in enumerate(reports, start=1):
             where = f"report {number} of {len(reports)}"
@@ -232,7 +232,7 @@ class Receipts:
             answers.append(Put(b"r:" + names, fresh))
         parked = cast(ParkedReceipts | None, state.get(b"p:" + names))
         if parked is not None:
-            trace = _trace(record)
+            trace = carried(record.headers)
             answers += [self._event(receipt, named, trace) for receipt in parked["receipts"]]
             answers.append(Put(b"p:" + names, None))
         return answers
@@ -247,7 +247,7 @@ class Receipts:
             if named is None:
                 detail = "its reference is signed with a key that is no longer configured"
                 return [_letter_of_receipt(receipt, UNKNOWN_REFERENCE, detail, now)]
-            return [self._event(receipt, named, _trace(record))]
+            return [self._event(receipt, named, carried(record.headers))]
         parked = cast(ParkedReceipts | None, state.get(b"p:" + names))
         waiting = parked["receipts"] if parked else []
         if any(_sameness(other) == _sameness(receipt) for other in waiting):
@@ -365,10 +365,6 @@ def _state_name(provider: str, provider_message_id: str) -> bytes:
     return f"{provider}:{provider_message_id}".encode()
 
 
-def _trace(record: Inbound) -> tuple[tuple[str, bytes], ...]:
-    return tuple(header for header in record.headers if header[0] in _TRACE)
-
-
 def _plain(text: str) -> str:
     """`text` as UTF-8 can hold it: JSON may smuggle in half a character."""
     return text.encode("utf-8", "replace").decode()
@@ -418,4 +414,4 @@ def _letter_of_reference(record: Inbound, value: Reference, detail: str) -> Emit
 def _about(letter: DeadLetter, record: Inbound) -> Emit:
     letter["source"] = source_of(record)
     letter["occurred_at"] = record.timestamp
-    return Emit("dead-letter", letter["recipient_key"], letter, _trace(record))
+    return Emit("dead-letter", letter["recipient_key"], letter, carried(record.headers))
