@@ -52,10 +52,12 @@ def message_id_of_record(cluster: str, topic: str, partition: int, offset: int) 
 
 
 def command_id(message: str, step: int, try_no: int) -> str:
+    """The id of one step's try, as it is handed to dispatch."""
     return _named("command", message, step, try_no)
 
 
 def attempt_id(command: str, provider: str) -> str:
+    """The id of one hand-over of a command to one provider."""
     return _named("attempt", command, provider)
 
 
@@ -78,3 +80,8 @@ def dead_letter_id(stage: str, category: str, *names: str | int) -> str:
 def unreadable_id(topic: str, partition: int, offset: int) -> str:
     """Only what cannot be read is named by where it was read."""
     return _named("unreadable", topic, partition, offset)
+
+
+def pepper_fingerprint(pepper: bytes) -> str:
+    """Tells whether two programs key recipients alike, without giving the pepper away."""
+    return _text(_keyed(pepper, "fingerprint"))
