@@ -7,7 +7,7 @@ from pathlib import Path
 import jgo
 from jgo.maven import MavenContext
 
-ROOTS = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-nop:1.7.36"
+ROOTS = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
 TARGET = Path(__file__).resolve().parent.parent / "pipeline" / "local" / "kafka.lock"
 
 
