@@ -1,0 +1,1 @@
+"""The stages: pure functions of record, state and time. They meet only through topics."""
