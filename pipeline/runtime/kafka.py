@@ -1,7 +1,7 @@
 """Clients for one cluster and one prefix, with the settings that the guarantees rest on."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -102,8 +102,8 @@ class Cluster:
             }
         )
 
-    def member(self, group: str, slot: int, **options: Any) -> Consumer:
-        """A consumer that joins `group` as the static member of this slot."""
+    def member(self, group: str, slot: int | None, **options: Any) -> Consumer:
+        """A consumer that joins `group`, as the static member of `slot` when there is one."""
         if self.group_protocol == "consumer":
             options |= {"group_protocol": "consumer"}
         else:
@@ -112,7 +112,9 @@ class Cluster:
                 "session_timeout_ms": SESSION_TIMEOUT_MS,
                 "heartbeat_interval_ms": HEARTBEAT_MS,
             }
-        return self.consumer(group, group_instance_id=f"{group}-{slot}", **options)
+        if slot is not None:
+            options |= {"group_instance_id": f"{group}-{slot}"}
+        return self.consumer(group, **options)
 
     def admin(self) -> AdminClient:
         return AdminClient(self._common())
@@ -121,5 +123,3 @@ class Cluster:
 def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("_", "."): value for name, value in options.items()}
 
-
-Callback = Callable[[list[int]], None]

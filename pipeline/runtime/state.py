@@ -66,13 +66,15 @@ class TaskState:
             self._known[key] = self._index(key, value)
         return value
 
-    def scan(self, prefix: bytes, limit: int) -> list[bytes]:
-        """Index entries that start with `prefix`, in byte order."""
+    def scan(self, prefix: bytes, limit: int, end: bytes | None = None) -> list[bytes]:
+        """Index entries that start with `prefix` and come before `end`, in byte order."""
         found: list[bytes] = []
         stored = self._stored(prefix)
         added = self._pending(prefix)
         head, new = next(stored, None), next(added, None)
         while len(found) < limit and (head is not None or new is not None):
+            if end is not None and min(head or end, new or end) >= end:
+                break
             if head is None or (new is not None and new < head):
                 found.append(new or b"")
                 new = next(added, None)
@@ -110,19 +112,21 @@ class TaskState:
 
     # The open transaction
 
-    def put(self, key: bytes, value: Mapping[str, Any] | None) -> bytes | None:
-        """Sets or forgets a key in the open transaction; the bytes for the changelog."""
+    def encode(self, key: bytes, value: Mapping[str, Any] | None) -> bytes | None:
+        """The bytes of an entry. Raises ValueError or TypeError when it does not fit its schema."""
+        return None if value is None else self._encode(key, value)
+
+    def put(self, key: bytes, value: Mapping[str, Any] | None, raw: bytes | None) -> None:
+        """Sets or forgets a key in the open transaction; `raw` is `encode(key, value)`."""
         if key not in self._known:
             self.get(key)
         for entry in self._known.get(key, ()):
             self._mark(entry, there=False)
-        raw = None if value is None else self._encode(key, value)
         entries: Sequence[bytes] = () if value is None else self._index(key, value)
         for entry in entries:
             self._mark(entry, there=True)
         self._puts[key] = raw
         self._known[key] = entries
-        return raw
 
     def changes(self) -> Sequence[tuple[bytes, bytes | None]]:
         """What the open transaction wrote: the last value of each key."""

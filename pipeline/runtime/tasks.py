@@ -90,7 +90,8 @@ class MissingOffset(RuntimeError):
 
 
 class Membership:
-    """The consumer that joins the group. Callbacks run inside `poll` and `close`, on the caller's
+    """The consumer that joins the group: as the static member of `slot`, which a restart gets back
+    at once, or without a slot as a member that leaves when it closes. Callbacks run inside `poll` and `close`, on the caller's
     thread; `metadata` is valid for the tasks owned since the last of them."""
 
     def __init__(
@@ -98,7 +99,7 @@ class Membership:
         cluster: Cluster,
         group: str,
         lead: str,
-        slot: int,
+        slot: int | None,
         *,
         on_assigned: Tasks,
         on_revoked: Tasks,

@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
 from pipeline.domain.switches import NONE, Switches
 from pipeline.runtime.clock import Clock, wait
@@ -66,6 +73,8 @@ class Transactions:
         self.rebuilds = 0
         self.commits = 0
         self.aborts = 0
+        self.written: dict[tuple[str, int], int] = {}
+        """The last offset that was acknowledged in each partition."""
         self._cluster = cluster
         self._clock = clock
         self._switches = switches
@@ -100,8 +109,10 @@ class Transactions:
         if error is not None:
             self._failed = error
         else:
+            part = (str(message.topic()), int(message.partition() or 0))
+            self.written[part] = int(message.offset() or 0)
             kind, stamp = message.timestamp()
-            if kind == 2:  # LogAppendTime
+            if kind == TIMESTAMP_LOG_APPEND_TIME:
                 self._clock.observe(stamp)
 
     def _produce(self, records: Sequence[Encoded]) -> None:
