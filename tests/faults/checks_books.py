@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 from tests.faults.findings import Finding, finding
 from tests.faults.history import History, Place, Record, source_of
@@ -99,7 +100,7 @@ def misjudged(history: History) -> Finding:
     return finding("misjudged", "G1", len(history.sent), wrong())
 
 
-def _identity(record: Record) -> object | None:
+def _identity(record: Record) -> Any:
     """What makes a record that record, wherever it stands; None where repeats are natural."""
     value = record.value
     if record.topic.startswith("accepted."):

@@ -1,5 +1,6 @@
 """G3, G4, G7 and G8: what reached the provider, judged by the provider's own ledger."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -144,7 +145,7 @@ def overlaps(history: History) -> Finding:
     def wrong() -> Iterator[str]:
         for (recipient, lane), spans in lanes.items():
             spans.sort()
-            for (_, ended, first), (began, _, second) in zip(spans, spans[1:], strict=False):
+            for (_, ended, first), (began, _, second) in itertools.pairwise(spans):
                 if began < ended and not any(since <= began <= until for since, until in kills):
                     yield f"{lane} {recipient}: {second} began {ended - began} ms before {first} ended"
 

@@ -1,6 +1,7 @@
 """G5 and G6: status never goes back, silence is only silence when we have listened, and the
 outcome says what the provider's ledger says."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
@@ -71,7 +72,7 @@ def next_steps(history: History) -> Finding:
     wrong = []
     for message, commands in history.commands().items():
         unique = list({record.value["command_id"]: record for record in commands}.values())
-        for before, after in zip(unique, unique[1:], strict=False):
+        for before, after in itertools.pairwise(unique):
             looked += 1
             if not allowed(before, after):
                 names = [f"step {r.value['step']} try {r.value['try_no']}" for r in (before, after)]
