@@ -58,13 +58,11 @@ UNKNOWN_PROVIDER: Final = "unknown_provider"
 UNKNOWN_EVENT: Final = "unknown_event"
 UNKNOWN_REFERENCE: Final = "unknown_reference"
 TOO_MANY_PARKED: Final = "too_many_parked"
-INTERNAL: Final = "internal"
 _REASONS: Final = {
     UNREADABLE: "the callback is not what the provider documents",
     UNKNOWN_PROVIDER: "no configured provider has this name",
     UNKNOWN_EVENT: "the provider reported something that its table does not list",
     UNKNOWN_REFERENCE: "the receipt belongs to no message that we know",
-    INTERNAL: "a fault in this stage",
     TOO_MANY_PARKED: "too many receipts wait for the reference of one message",
 }
 
@@ -134,20 +132,11 @@ class Receipts:
         """Receipts keeps no books."""
         return []
 
-    def on_crash(self, record: Inbound, _state: StateView, _now: int, detail: str) -> list[Answer]:
-        """Keeps a record that a fault of ours made unusable, with its bytes and the trace."""
-        letter = blank_letter(
-            ids.unreadable_id(record.topic, record.partition, record.offset),
-            STAGE,
-            INTERNAL,
-            _REASONS[INTERNAL],
-        )
-        body = record.value.get("body") if isinstance(record.value, dict) else record.value
-        kept = body if isinstance(body, bytes) else json.dumps(record.value, default=str).encode()
-        letter["detail"] = detail
-        letter["raw_key"] = record.key
-        letter["raw_value"] = kept
-        return [_about(letter, record)]
+    def on_crash(
+        self, _record: Inbound, _state: StateView, _now: int, _detail: str
+    ) -> list[Answer]:
+        """Nothing to settle: the dead letter that the runtime writes keeps the record."""
+        return []
 
     def _due(self, key: bytes, value: Mapping[str, Any]) -> int:
         if key.startswith(b"r:"):

@@ -144,8 +144,8 @@ class MemoryState:
         """A dictionary of the caller's own, or None."""
         return copy.deepcopy(self._puts[key] if key in self._puts else self._kept.get(key))
 
-    def scan(self, prefix: bytes, limit: int) -> list[bytes]:
-        """Index entries that start with `prefix`, in byte order."""
+    def scan(self, prefix: bytes, limit: int, end: bytes | None = None) -> list[bytes]:
+        """Index entries that start with `prefix` and come before `end`, in byte order."""
         if limit <= 0:
             return []
         gone: set[bytes] = set()
@@ -153,10 +153,14 @@ class MemoryState:
         for key, value in self._puts.items():
             gone.update(self._entries_of(key, self._kept.get(key)))
             added.update(self._entries_of(key, value))
-        found = sorted(entry for entry in added if entry.startswith(prefix))[:limit]
+        found = sorted(
+            entry for entry in added if entry.startswith(prefix) and (end is None or entry < end)
+        )[:limit]
         for at in range(bisect_left(self._entries, prefix), len(self._entries)):
             entry = self._entries[at]
-            if not entry.startswith(prefix) or (len(found) >= limit and entry > found[limit - 1]):
+            if not entry.startswith(prefix) or (end is not None and entry >= end):
+                break
+            if len(found) >= limit and entry > found[limit - 1]:
                 break
             if entry not in gone and entry not in added:
                 insort(found, entry)
@@ -166,7 +170,7 @@ class MemoryState:
     def _entries_of(self, key: bytes, value: Mapping[str, Any] | None) -> Sequence[bytes]:
         return () if value is None else self._index(key, value)
 
-    def put(self, key: bytes, value: Mapping[str, Any] | None) -> None:
+    def put(self, key: bytes, value: Mapping[str, Any] | None, _raw: bytes | None = None) -> None:
         """Sets or forgets a key in the open transaction."""
         self._puts[key] = None if value is None else copy.deepcopy(dict(value))
 

@@ -192,14 +192,11 @@ class Driver:
     def _due(self, task: _Task) -> list[Inbound | Wake]:
         now = self.log.clock.now()
         wakes: list[Inbound | Wake] = []
-        for prefix in (TIMER, WINDOW):
-            for entry in task.state.scan(prefix, WAKES_A_TURN):
-                due, key = timer_of(entry)
-                if due > now:
-                    break
+        for prefix, make in ((TIMER, timer_entry), (WINDOW, window_entry)):
+            for entry in task.state.scan(prefix, WAKES_A_TURN, make(now + 1, b"")):
                 if self._ready_at(task, entry) <= now:
-                    blind = prefix == WINDOW and not self.hears
-                    wakes.append(Wake(key, due, blind))
+                    due, key = timer_of(entry)
+                    wakes.append(Wake(key, due, prefix == WINDOW and not self.hears))
         return sorted(wakes, key=lambda wake: wake.due if isinstance(wake, Wake) else 0)
 
     def _ready_at(self, task: _Task, entry: bytes) -> int:
@@ -242,12 +239,10 @@ class Driver:
 
     def _woken(self, wake: Wake, state: MemoryState, now: int) -> list[Emit]:
         entries = (timer_entry(wake.due, wake.key), window_entry(wake.due, wake.key))
-        found = [entry for entry in entries if state.scan(entry, 1) == [entry]]
-        if not found:
-            return []  # an earlier wake of this turn took it back
         outputs: list[Emit] = []
+        # An earlier wake of this turn may have taken the timer back: a stage has to stand that.
         _apply(self._stage.on_wake(wake, state, now), state, outputs)
-        if any(state.scan(entry, 1) == [entry] for entry in found):
+        if any(state.scan(entry, 1) == [entry] for entry in entries):
             raise StuckTimer(f"{self.name} left the timer of {wake.key!r} at {wake.due}")
         return outputs
 

@@ -27,6 +27,10 @@ def index(key: bytes, value: Mapping[str, Any]) -> Sequence[bytes]:
     return entries
 
 
+def put(state: State, key: bytes, value: Mapping[str, Any] | None) -> None:
+    state.put(key, value, None if value is None else encode(key, value))
+
+
 def encode(key: bytes, value: Mapping[str, Any]) -> bytes:
     return orjson.dumps(value)
 
@@ -53,7 +57,7 @@ def test_an_unknown_key_is_none(make: Make) -> None:
 
 def test_the_open_transaction_is_seen_at_once_and_gone_after_a_rollback(make: Make) -> None:
     state = make()
-    state.put(b"m:1", {"due": 5})
+    put(state, b"m:1", {"due": 5})
     assert state.get(b"m:1") == {"due": 5}
     assert state.scan(TIMER, 10) == [timer_entry(5, b"m:1")]
     state.rollback()
@@ -63,9 +67,9 @@ def test_the_open_transaction_is_seen_at_once_and_gone_after_a_rollback(make: Ma
 
 def test_a_commit_stays_and_keeps_its_position(make: Make) -> None:
     state = make()
-    state.put(b"m:1", {"due": 5})
+    put(state, b"m:1", {"due": 5})
     state.commit(7, 1_000)
-    state.put(b"m:1", {"due": 9})
+    put(state, b"m:1", {"due": 9})
     state.rollback()
     assert state.get(b"m:1") == {"due": 5}
     assert state.scan(b"", 10) == [timer_entry(5, b"m:1")]
@@ -74,13 +78,13 @@ def test_a_commit_stays_and_keeps_its_position(make: Make) -> None:
 
 def test_a_value_that_changes_leaves_no_old_index_entry(make: Make) -> None:
     state = make()
-    state.put(b"m:1", {"due": 5, "tag": "a"})
+    put(state, b"m:1", {"due": 5, "tag": "a"})
     state.commit(1, 0)
-    state.put(b"m:1", {"due": 6, "tag": ""})
+    put(state, b"m:1", {"due": 6, "tag": ""})
     assert state.scan(b"", 10) == [timer_entry(6, b"m:1")]
     state.commit(2, 0)
     assert state.scan(b"", 10) == [timer_entry(6, b"m:1")]
-    state.put(b"m:1", None)
+    put(state, b"m:1", None)
     assert state.scan(b"", 10) == []
     state.commit(3, 0)
     assert state.scan(b"", 10) == []
@@ -89,10 +93,10 @@ def test_a_value_that_changes_leaves_no_old_index_entry(make: Make) -> None:
 
 def test_an_entry_taken_back_and_given_again_in_one_transaction_is_there(make: Make) -> None:
     state = make()
-    state.put(b"m:1", {"due": 5})
+    put(state, b"m:1", {"due": 5})
     state.commit(1, 0)
-    state.put(b"m:1", None)
-    state.put(b"m:1", {"due": 5})
+    put(state, b"m:1", None)
+    put(state, b"m:1", {"due": 5})
     assert state.scan(TIMER, 10) == [timer_entry(5, b"m:1")]
     state.commit(2, 0)
     assert state.scan(TIMER, 10) == [timer_entry(5, b"m:1")]
@@ -101,20 +105,22 @@ def test_an_entry_taken_back_and_given_again_in_one_transaction_is_there(make: M
 def test_a_scan_stops_at_its_prefix_and_its_limit_in_byte_order(make: Make) -> None:
     state = make()
     for number in (30, 10, 256, 20):
-        state.put(f"m:{number}".encode(), {"due": number, "tag": "x"})
+        put(state, f"m:{number}".encode(), {"due": number, "tag": "x"})
         state.commit(number, 0)
-    state.put(b"m:15", {"due": 15})
+    put(state, b"m:15", {"due": 15})
     assert [timer_of(entry)[0] for entry in state.scan(TIMER, 3)] == [10, 15, 20]
     assert [timer_of(entry)[0] for entry in state.scan(TIMER, 9)] == [10, 15, 20, 30, 256]
     assert len(state.scan(b"l:x:", 9)) == 4
     assert state.scan(b"l:y", 9) == []
     assert state.scan(TIMER, 0) == []
+    assert [timer_of(e)[0] for e in state.scan(TIMER, 9, timer_entry(20, b""))] == [10, 15]
+    assert state.scan(TIMER, 9, timer_entry(10, b"")) == []
 
 
 def test_what_a_stage_does_to_a_value_changes_nothing(make: Make) -> None:
     state = make()
-    value = {"due": 5, "list": [1]}
-    state.put(b"m:1", value)
+    value: dict[str, Any] = {"due": 5, "list": [1]}
+    put(state, b"m:1", value)
     value["list"].append(2)
     first = state.get(b"m:1")
     first["list"].append(3)
@@ -126,9 +132,9 @@ def test_what_a_stage_does_to_a_value_changes_nothing(make: Make) -> None:
 
 def test_a_transaction_tells_the_changelog_the_last_value_of_each_key(make: Make) -> None:
     state = make()
-    state.put(b"m:1", {"due": 1})
-    state.put(b"m:2", {"due": 2})
-    state.put(b"m:1", None)
+    put(state, b"m:1", {"due": 1})
+    put(state, b"m:2", {"due": 2})
+    put(state, b"m:1", None)
     changes = dict(state.changes())
     assert set(changes) == {b"m:1", b"m:2"}
     assert changes[b"m:1"] is None
@@ -145,7 +151,7 @@ def test_a_restore_from_the_changelog_gives_state_and_index_back(make: Make) -> 
         [(b"m:1", {"due": 9})],
     ):
         for key, value in puts:
-            first.put(key, value)
+            put(first, key, value)
         log += first.changes()
         first.commit(len(log), 0)
     second.restore(log, len(log))
@@ -165,10 +171,19 @@ STEPS = st.lists(
 )
 
 
-@given(steps=STEPS, prefix=st.sampled_from([b"", TIMER, b"l:", b"l:a"]), limit=st.integers(0, 6))
+@given(
+    steps=STEPS,
+    prefix=st.sampled_from([b"", TIMER, b"l:", b"l:a"]),
+    limit=st.integers(0, 6),
+    end=st.none() | st.sampled_from([timer_entry(3, b""), b"l:b"]),
+)
 @settings(max_examples=60, deadline=None)
 def test_memory_and_disk_agree_on_every_history(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[Any], prefix: bytes, limit: int
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: list[Any],
+    prefix: bytes,
+    limit: int,
+    end: bytes | None,
 ) -> None:
     memory = MemoryState(index)
     disk = TaskState(tmp_path_factory.mktemp("state") / "db", encode, orjson.loads, index)
@@ -180,8 +195,8 @@ def test_memory_and_disk_agree_on_every_history(
                 elif step == "rollback":
                     state.rollback()
                 else:
-                    state.put(*step)
-            assert memory.scan(prefix, limit) == disk.scan(prefix, limit)
+                    put(state, *step)
+            assert memory.scan(prefix, limit, end) == disk.scan(prefix, limit, end)
             for key in (b"m:1", b"m:2", b"c:1"):
                 assert memory.get(key) == disk.get(key)
     finally:

@@ -37,7 +37,8 @@ class Counting:
         self.started: list[int] = []
 
     def on_record(self, record: Inbound, state: StateView, now: int) -> list[Answer]:
-        key = b"n:" + (record.key or b"")
+        assert record.key is not None
+        key = b"n:" + record.key
         value = state.get(key) or {"count": 0, "due": now + WAIT}
         value["count"] += 1
         return [Put(key, value), Emit("seen", record.key.decode(), {"count": value["count"]})]
@@ -54,17 +55,13 @@ class Counting:
     def hold_ms(self, key: bytes, value: Mapping[str, Any]) -> int:
         return 300
 
-    def on_crash(
-        self, record: Inbound, state: StateView, now: int, detail: str
-    ) -> list[Answer]:
+    def on_crash(self, record: Inbound, state: StateView, now: int, detail: str) -> list[Answer]:
         raise AssertionError(detail)
 
     def on_start(self, task: int, state: StateView, now: int) -> None:
         self.started.append(task)
 
-    def on_commit(
-        self, task: int, state: StateView, positions: Mapping[str, int]
-    ) -> list[Answer]:
+    def on_commit(self, task: int, state: StateView, positions: Mapping[str, int]) -> list[Answer]:
         return []
 
 
