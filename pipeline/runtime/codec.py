@@ -112,6 +112,43 @@ def load_history(folder: Path | None = None) -> list[Schema]:
     return [read_schema(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.avsc"))]
 
 
+def from_json(schema: Schema, value: Mapping[str, Any]) -> dict[str, Any]:
+    """A record from the form that examples and tools use: plain JSON, bytes as text of one
+    character a byte. What is left out gets its default.
+
+    Raises:
+        ValueError, TypeError, KeyError: it does not fit the schema.
+    """
+    body = io.BytesIO()
+    named = schema.parsed["__named_schemas"]
+    schemaless_writer(body, schema.parsed, _binary(schema.parsed, value, named))
+    body.seek(0)
+    return schemaless_reader(body, schema.parsed, None)  # type: ignore[return-value]
+
+
+def _binary(kind: Any, value: Any, named: Mapping[str, Any]) -> Any:
+    """`value` with text turned to bytes where `kind` wants bytes."""
+    if isinstance(kind, list):
+        (kind,) = [part for part in kind if part != "null"]
+    if isinstance(kind, str):
+        kind = named.get(kind, kind)
+    if kind == "bytes":
+        return value.encode("latin-1") if isinstance(value, str) else value
+    if value is None or not isinstance(kind, dict):
+        return value
+    match kind["type"]:
+        case "record":
+            kinds = {field["name"]: field["type"] for field in kind["fields"]}
+            return {
+                name: _binary(kinds[name], part, named) if name in kinds else part
+                for name, part in value.items()
+            }
+        case "array":
+            return [_binary(kind["items"], part, named) for part in value]
+        case inner:
+            return value if inner == "map" else _binary(inner, value, named)
+
+
 class Codec:
     """Encodes and decodes every record of the catalogue; threads may share it.
 
