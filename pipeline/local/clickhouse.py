@@ -77,8 +77,8 @@ class Engine:
         import chdb
 
         self._path = str(data)
-        self._connect = chdb.connect
-        self._held = chdb.connect(self._path)  # keeps the engine open between requests
+        self._connect: Any = chdb.connect
+        self._held = self._connect(self._path)  # keeps the engine open between requests
 
     def run(self, params: Mapping[str, str], body: bytes, *, read_only: bool) -> Answer:
         """One request; never raises."""
