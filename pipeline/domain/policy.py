@@ -62,4 +62,6 @@ class Policy:
     max_deadline_ms: int = 30 * 24 * 3_600_000
     remember_ms: int = 72 * 3_600_000  # how long a settled message is known as a repeat
     park_ms: int = 24 * 3_600_000  # how long a receipt waits for its reference
+    on_opt_out: str = "stop"  # or "switch": what an opt-out code ends
+    on_content: str = "switch"  # or "stop": what refused content ends
     receiptless_channels: tuple[str, ...] = ()  # can only succeed as accepted

@@ -44,6 +44,11 @@ def timer_of(entry: bytes) -> tuple[int, bytes]:
 class StateView(Protocol):
     """One task's state as its stage may look at it."""
 
+    @property
+    def task(self) -> int:
+        """The task's number."""
+        ...
+
     def get(self, key: bytes) -> dict[str, Any] | None:
         """The value under `key`, with the puts of the open transaction; the caller may change the
         dictionary it gets without changing the state."""

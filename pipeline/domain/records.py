@@ -367,6 +367,12 @@ class StepState(TypedDict):
     provider: str
     reason: str
     result: str
+    commands: int
+    alive: int
+    negatives: int
+    negative_class: str
+    negative_code: str
+    cost: float
 
 
 class MessageState(TypedDict):
@@ -390,6 +396,7 @@ class MessageState(TypedDict):
     on_doubt: str
     replay_of: str | None
     traceparent: str | None
+    tracestate: str | None
     step: int
     steps: list[StepState]
     command_id: str | None
@@ -397,8 +404,7 @@ class MessageState(TypedDict):
     waiting: str
     due_at: int | None
     due_for: str
-    held_since: int | None
-    early_receipts: list[Event]
+    seen: list[str]
     attempts: list[Attempt]
     delivered_channel: str
     outcome: str

@@ -58,7 +58,7 @@ class Restorer:
         long as the brokers let one live."""
         states = {}
         for task in tasks:
-            state = TaskState(self._directory / str(task), *self._codec, self._index)
+            state = TaskState(task, self._directory / str(task), *self._codec, self._index)
             if not state.claim(self._origin):
                 log.warning("state of %s[%d] was of another topic: wiped", self._topic, task)
             if state.written_at and self._clock.now() - state.written_at > MAX_AGE_MS:
