@@ -1,0 +1,246 @@
+"""The gateway's HTTP server: bounded requests in, an answer when Kafka has the record.
+
+Two workers may share one port (SO_REUSEPORT); the kernel spreads connections over them.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from pipeline.domain.webhooks import BODY_LIMIT, Receiver, Refusal, WebRequest
+from pipeline.runtime.clock import Clock
+from pipeline.runtime.codec import Codec
+from pipeline.runtime.kafka import Cluster
+from pipeline.runtime.publish import ACKNOWLEDGE_MS, NotWritten, Publisher
+
+log = logging.getLogger(__name__)
+
+TOPIC: Final = "callbacks"
+RETRY_AFTER_S: Final = 5
+TAKEN: Final = "taken"
+
+_READY_S: Final = 2.0
+_REPORT_EVERY_S: Final = 10.0
+
+
+class GatewayFailed(RuntimeError):
+    """The worker cannot go on; a new process can."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebOptions:
+    """Where the server listens and what it bears. Port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    body_timeout_s: float = 10.0  # from the first header to the last byte of the body
+    idle_timeout_s: float = 15.0  # of a connection without a whole request
+    in_flight: int = 512  # requests that wait for Kafka; more get 503 at once
+    acknowledge_ms: int = ACKNOWLEDGE_MS
+    shutdown_s: float = 8.0  # for requests in flight, within the 10 s that a worker has to stop
+
+
+def run_gateway(
+    cluster: Cluster,
+    codec: Codec,
+    receive: Receiver,
+    clock: Clock,
+    stop: threading.Event,
+    options: WebOptions | None = None,
+    ready: Callable[[int], None] | None = None,
+) -> None:
+    """Serves until `stop` is set, then finishes the requests in flight. Blocks.
+
+    `receive` is the stage's function with its configuration. `ready` is called with the port once
+    requests are taken.
+
+    Raises:
+        GatewayFailed: the producer cannot go on.
+        OSError: the port is taken by somebody who does not share it.
+    """
+    server = _Server(cluster, codec, receive, clock, options or WebOptions())
+    asyncio.run(server.run(stop, ready or (lambda _port: None)))
+
+
+class _Server:
+    def __init__(
+        self,
+        cluster: Cluster,
+        codec: Codec,
+        receive: Receiver,
+        clock: Clock,
+        options: WebOptions,
+    ) -> None:
+        self._topic = cluster.real(TOPIC)
+        self._codec = codec
+        self._receive = receive
+        self._clock = clock
+        self._options = options
+        self._publisher = Publisher(cluster, clock, options.acknowledge_ms)
+        self._counts: Counter[str] = Counter({TAKEN: 0, "wrong_signature": 0})
+        self._waiting = 0
+        self._stopping = False
+
+    async def run(self, stop: threading.Event, ready: Callable[[int], None]) -> None:
+        app = web.Application()
+        app.router.add_post("/callbacks/{provider}", self._callback)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            # A compressed body is refused; nobody gets to unpack one on the way to that answer.
+            auto_decompress=False,
+            keepalive_timeout=self._options.idle_timeout_s,
+            lingering_time=1.0,
+            shutdown_timeout=self._options.shutdown_s,
+        )
+        await runner.setup()
+        self._publisher.start()
+        try:
+            site = web.TCPSite(
+                runner, self._options.host, self._options.port, reuse_port=True, backlog=1024
+            )
+            await site.start()
+            port = runner.addresses[0][1]
+            log.info("gateway listens on %s:%d", self._options.host, port)
+            ready(port)
+            await self._until(stop)
+        finally:
+            self._stopping = True
+            await runner.cleanup()
+            await asyncio.to_thread(self._publisher.close, 1.0)
+            self._report()
+        if self._publisher.fatal.is_set():
+            raise GatewayFailed("the producer met a fatal error; a new process has to take over")
+
+    async def _until(self, stop: threading.Event) -> None:
+        """Until the worker is told to stop, or the producer cannot go on."""
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def wait() -> None:
+            stop.wait()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(told.set)
+
+        threading.Thread(target=wait, name="stop", daemon=True).start()
+        waits = {
+            asyncio.create_task(told.wait()),
+            asyncio.create_task(self._publisher.fatal.wait()),
+        }
+        seen = self._counts.copy()
+        try:
+            while not any(task.done() for task in waits):
+                await asyncio.wait(
+                    waits, timeout=_REPORT_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                if self._counts != seen:
+                    seen = self._counts.copy()
+                    self._report()
+        finally:
+            for task in waits:
+                task.cancel()
+
+    async def _callback(self, request: web.Request) -> web.Response:
+        if self._waiting >= self._options.in_flight:
+            return self._away("overloaded")
+        self._waiting += 1
+        try:
+            body = await self._body(request)
+            if isinstance(body, web.Response):
+                return body
+            return await self._take(request, body)
+        finally:
+            self._waiting -= 1
+
+    async def _take(self, request: web.Request, body: bytes) -> web.Response:
+        answer = self._receive(
+            request.match_info["provider"],
+            WebRequest(
+                request.method,
+                request.path,
+                request.query_string,
+                _headers(request),
+                body,
+            ),
+            self._clock.now(),
+        )
+        if isinstance(answer, Refusal):
+            return self._refused(answer.status, answer.reason)
+        assert answer.value is not None
+        try:
+            await self._publisher.publish(self._topic, self._codec.encode("Callback", answer.value))
+        except NotWritten as error:
+            log.warning("a callback was not acknowledged by Kafka: %s", error)
+            return self._away("kafka_away")
+        self._counts[TAKEN] += 1
+        return web.Response(status=200, text="ok\n")
+
+    async def _body(self, request: web.Request) -> bytes | web.Response:
+        """The whole body, or the answer to one that is too long or too slow. The length that the
+        sender claims only serves to refuse early."""
+        if (request.content_length or 0) > BODY_LIMIT:
+            return self._refused(413, "body_too_large")
+        parts = bytearray()
+        try:
+            async with asyncio.timeout(self._options.body_timeout_s):
+                async for part in request.content.iter_any():
+                    parts += part
+                    if len(parts) > BODY_LIMIT:
+                        return self._refused(413, "body_too_large")
+        except TimeoutError:
+            return self._refused(408, "body_too_slow")
+        return bytes(parts)
+
+    def _refused(self, status: int, reason: str) -> web.Response:
+        self._counts[reason] += 1
+        response = web.Response(status=status, text=f"{reason}\n")
+        if status in {408, 413}:
+            response.force_close()
+        return response
+
+    def _away(self, reason: str) -> web.Response:
+        response = self._refused(503, reason)
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        return response
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        if self._stopping:
+            return web.Response(status=503, text="stopping\n")
+        if not await asyncio.to_thread(self._publisher.reachable, self._topic, _READY_S):
+            return web.Response(status=503, text="kafka_away\n")
+        return web.Response(text="ready\n")
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        lines = [
+            "# HELP delivery_gateway_callbacks_total Webhooks by what became of them.",
+            "# TYPE delivery_gateway_callbacks_total counter",
+            *(
+                f'delivery_gateway_callbacks_total{{result="{result}"}} {count}'
+                for result, count in sorted(self._counts.items())
+            ),
+        ]
+        return web.Response(text="\n".join(lines) + "\n")
+
+    def _report(self) -> None:
+        log.info("gateway: %s", " ".join(f"{k}={v}" for k, v in sorted(self._counts.items())))
+
+
+def _headers(request: web.Request) -> dict[str, str]:
+    """Names in lower case; a name that comes twice has both values, so that neither hides."""
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        lower = name.lower()
+        found[lower] = f"{found[lower]}, {value}" if lower in found else value
+    return found
