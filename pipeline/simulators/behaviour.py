@@ -145,9 +145,10 @@ def _build(
     kind: Kind, channel: str, draws: list[float], script: Script, *, quick: bool
 ) -> Behaviour:
     when, second, coin, settle, which, wait, _ = draws
-    window = script.windows_s.get(channel, min(script.windows_s.values(), default=4.0))
+    known = script.windows_s
+    shortest, longest = known.get(channel, next(iter(known.values()), (4.0, 4.0)))
     first = script.receipt_s[0]
-    last = max(first, min(script.receipt_s[1], window - MARGIN_S))
+    last = max(first, min(script.receipt_s[1], shortest - MARGIN_S))
     span = last - first
 
     def at(unit: float, low: float = 0.0, high: float = 1.0) -> int:
@@ -188,7 +189,7 @@ def _build(
             )
         case Kind.LATE:
             early, end = script.late_s
-            after = window + early + (end - early) * when
+            after = longest + early + (end - early) * when
             return replace(sent, receipts=(Planned(int(after * 1000), "delivered"),))
         case Kind.NEGATIVE:
             code = script.failed_codes[int(which * len(script.failed_codes))]

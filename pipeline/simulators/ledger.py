@@ -3,7 +3,7 @@
 A file of JSON lines; every line has `what` and `at` (milliseconds since the epoch, the simulator's
 clock). A last line that was cut off by a kill is ignored. The kinds:
 
-`open`      the simulator started: `version`, `seed`, `windows_s` by channel
+`open`      the simulator started: `version`, `seed`, `windows_s` by channel [shortest, longest]
 `request`   a request was read whole: `account`, `channel`, `country`, `key` (idempotency key),
             `reference`, `address` (`address_id` of it), `attempt` (from 1), `repeat` (how often
             this honoured key had been seen before), `behaviour`, `answer` (what goes over the wire:
@@ -109,7 +109,7 @@ class Ledger:
     receipt in each callback, so a repeated event id stands there as often as it was sent."""
 
     seed: int | None = None
-    windows_s: dict[str, float] = field(default_factory=dict)
+    windows_s: dict[str, list[float]] = field(default_factory=dict)
     starts: int = 0
     requests: list[Request] = field(default_factory=list)
     handovers: list[Handover] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """What a simulated provider does, as data: accounts, windows, and one table of weights by channel
 and country. A script comes from YAML:
 
-    windows_s: {whatsapp: 4, sms: 4, voice: 4, email: 4}   # the pipeline's, so delays avoid them
+    windows_s: {whatsapp: 4, sms: [3, 5]}   # the pipeline's, shortest and longest by channel
     retry_after_s: 1
     answer_delay_s: [0, 0]          # how long a good answer takes
     hang_s: 30                      # how long a request without an answer is held
@@ -106,10 +106,11 @@ DEFAULT_FAILED_CODES: Final = ("unreachable", "number_gone", "blocked_by_operato
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A whole provider. Windows are the pipeline's, in seconds, by channel."""
+    """A whole provider. `windows_s` has the shortest and the longest window that the pipeline
+    gives a channel, in seconds: every delay keeps 1.5 s away from both."""
 
-    windows_s: Mapping[str, float] = field(
-        default_factory=lambda: {"whatsapp": 4.0, "sms": 4.0, "voice": 4.0, "email": 4.0}
+    windows_s: Mapping[str, tuple[float, float]] = field(
+        default_factory=lambda: windows(whatsapp=4, sms=4, voice=4, email=4)
     )
     accounts: Mapping[str, AccountScript] = field(default_factory=dict)
     other_accounts: AccountScript = field(default_factory=AccountScript)
@@ -128,11 +129,13 @@ class Script:
     hang_s: float = 30.0
 
     def __post_init__(self) -> None:
-        for channel, window in self.windows_s.items():
-            if window < MIN_WINDOW_S:
+        for channel, (shortest, longest) in self.windows_s.items():
+            if shortest > longest:
+                raise BadInput(f"windows_s.{channel}", "the wrong way round", "shortest first")
+            if shortest < MIN_WINDOW_S:
                 raise BadInput(
                     f"windows_s.{channel}",
-                    f"{window} s leaves no room for a receipt {MARGIN_S} s before its end",
+                    f"{shortest} s leaves no room for a receipt {MARGIN_S} s before its end",
                     f"give at least {MIN_WINDOW_S} s",
                 )
         if self.late_s[0] < MARGIN_S:
@@ -165,6 +168,14 @@ class Script:
         return table.get(("", ""), _WEIGHTS)
 
 
+def windows(**channels: float | tuple[float, float]) -> dict[str, tuple[float, float]]:
+    """Windows by channel, in seconds: one number, or the shortest and the longest."""
+    return {
+        name: value if isinstance(value, tuple) else (float(value), float(value))
+        for name, value in channels.items()
+    }
+
+
 def only(kind: Kind | str, **options: Any) -> Script:
     """A script in which every attempt behaves alike, for tests."""
     return Script(table={("", ""): {Kind(kind): 1.0}}, **options)
@@ -195,7 +206,7 @@ def parse(raw: Any) -> Script:
     given: dict[str, Any] = {}
     if "windows_s" in table:
         given["windows_s"] = {
-            str(channel): _number(f"windows_s.{channel}", window)
+            str(channel): _window(f"windows_s.{channel}", window)
             for channel, window in _mapping("windows_s", table["windows_s"]).items()
         }
     if "accounts" in table:
@@ -219,10 +230,7 @@ def parse(raw: Any) -> Script:
         given["failed_codes"] = tuple(map(str, _list("failed_codes", table["failed_codes"])))
     for name in ("receipt_s", "late_s", "answer_delay_s"):
         if name in table:
-            pair = [_number(name, item) for item in _list(name, table[name])]
-            if len(pair) != 2 or not 0 <= pair[0] <= pair[1]:
-                raise BadInput(name, f"{table[name]!r} is no range", "give [from, to] in seconds")
-            given[name] = (pair[0], pair[1])
+            given[name] = _range(name, table[name])
     for name in ("early_answer_s", "hang_s"):
         if name in table:
             given[name] = _number(name, table[name])
@@ -274,6 +282,20 @@ def _list(where: str, value: Any) -> Sequence[Any]:
     if not isinstance(value, list):
         raise BadInput(where, f"{type(value).__name__} is no list", "give a list")
     return value
+
+
+def _window(where: str, value: Any) -> tuple[float, float]:
+    if isinstance(value, list):
+        return _range(where, value)
+    number = _number(where, value)
+    return number, number
+
+
+def _range(where: str, value: Any) -> tuple[float, float]:
+    pair = [_number(where, item) for item in _list(where, value)]
+    if len(pair) != 2 or not 0 <= pair[0] <= pair[1]:
+        raise BadInput(where, f"{value!r} is no range", "give [from, to] in seconds")
+    return pair[0], pair[1]
 
 
 def _number(where: str, value: Any) -> float:
