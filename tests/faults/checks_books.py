@@ -148,9 +148,17 @@ def receipts_repeated(history: History) -> Finding:
 
 def aborted_reads(history: History) -> Finding:
     """What a read_committed reader saw while the faults went on is still there afterwards."""
-    final = {record.place for records in history.topics.values() for record in records}
-    wrong = [f"{place} was read during the faults and is gone" for place in history.live - final]
-    return finding("aborted reads", "G2", len(history.live), wrong)
+    final: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for records in history.topics.values():
+        for record in records:
+            final[record.topic, record.partition].add(record.offset)
+    wrong = [
+        f"{(*place, offset)} was read during the faults and is gone"
+        for place, offsets in history.live.items()
+        for offset in sorted(offsets - final[place])
+    ]
+    looked = sum(len(offsets) for offsets in history.live.values())
+    return finding("aborted reads", "G2", looked, wrong)
 
 
 def underived(history: History) -> Finding:

@@ -139,7 +139,7 @@ def overlaps(history: History) -> Finding:
     for request in history.requests:
         if request.message_id in positions:
             recipient, lane, _ = positions[request.message_id]
-            ended = request.answered_at or request.at + history.rules.timeout_ms // 2
+            ended = request.ended_at or request.at
             lanes[recipient, lane].append((request.at, ended, request.message_id))
 
     def wrong() -> Iterator[str]:

@@ -44,7 +44,8 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that reached a provider; `line` orders what came in one millisecond."""
+    """A request that reached a provider; `line` orders what came in one millisecond. `ended_at` is
+    the earliest moment at which the caller can have been done with it."""
 
     line: int
     at: int
@@ -52,13 +53,13 @@ class Request:
     key: str
     message_id: str
     step: int
-    answered_at: int | None = None
+    ended_at: int | None = None
     answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """The provider gave the message to the person."""
+    """The provider gave the message to the person (what it took and lost on the way is none)."""
 
     at: int
     account: str
@@ -110,7 +111,8 @@ class History:
 
     sent: list[Sent] = field(default_factory=list)
     topics: dict[str, list[Record]] = field(default_factory=dict)
-    live: set[Place] = field(default_factory=set)  # what a reader saw while the faults went on
+    # What a reader saw while the faults went on: offsets by topic and partition.
+    live: dict[tuple[str, int], set[int]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     handovers: list[Handover] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)

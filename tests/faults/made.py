@@ -162,7 +162,7 @@ def right() -> History:
                 )
             ],
         },
-        live={("outcomes", 0, 0), ("dispatched", 0, 1)},
+        live={("outcomes", 0): {0}, ("dispatched", 0): {0, 1}},
         requests=[
             Request(1, T0 + 100, "sms-one", "key0", "m0", 0, T0 + 120, "202"),
             Request(2, T0 + 160, "sms-one", "key1", "m1", 0, T0 + 180, "202"),

@@ -80,7 +80,7 @@ def _receipt_twice(history: History) -> None:
 
 
 def _aborted_read(history: History) -> None:
-    history.live.add(("outcomes", 0, 99))
+    history.live["outcomes", 0].add(99)
 
 
 def _command_from_nowhere(history: History) -> None:
@@ -112,15 +112,15 @@ def _declared_but_not_by_policy(history: History) -> None:
 
 
 def _out_of_order(history: History) -> None:
-    history.requests[0] = replace(history.requests[0], at=T0 + 190, answered_at=T0 + 195)
+    history.requests[0] = replace(history.requests[0], at=T0 + 190, ended_at=T0 + 195)
 
 
 def _two_in_flight(history: History) -> None:
-    history.requests[0] = replace(history.requests[0], answered_at=T0 + 170)
+    history.requests[0] = replace(history.requests[0], ended_at=T0 + 170)
 
 
 def _after_expiry(history: History) -> None:
-    history.requests[0] = replace(history.requests[0], at=T0 + 12_000, answered_at=T0 + 12_001)
+    history.requests[0] = replace(history.requests[0], at=T0 + 12_000, ended_at=T0 + 12_001)
 
 
 def _after_deadline(history: History) -> None:

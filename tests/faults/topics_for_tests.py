@@ -4,14 +4,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 
-def quiet(bootstrap: str, **options: object) -> dict[str, object]:
+def quiet(bootstrap: str, **options: Any) -> dict[str, Any]:
     """Client settings that keep lost connections out of stderr; `_` stands for `.`."""
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "bootstrap.servers": bootstrap,
         "error_cb": lambda error: None,
         "log_level": 0,
