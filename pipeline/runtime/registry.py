@@ -4,6 +4,7 @@ Any registry with Confluent's HTTP interface fits.
 """
 
 import json
+import ssl
 from typing import Any, Final
 
 import httpx
@@ -33,7 +34,7 @@ class Registry:
         url: str,
         auth: tuple[str, str] | None = None,
         timeout_s: float = _TIMEOUT_S,
-        verify: str | bool = True,
+        verify: ssl.SSLContext | bool = True,
     ) -> None:
         self._url = url.rstrip("/")
         self._client = httpx.Client(

@@ -141,7 +141,8 @@ def test_what_cannot_be_meant_is_refused_by_name(damage: Callable[[str], str], s
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("1s", 1_000), ("5m", 300_000), ("72h", 259_200_000), ("3d", 259_200_000)]
+    ("text", "expected"),
+    [("1s", 1_000), ("5m", 300_000), ("72h", 259_200_000), ("3d", 259_200_000)],
 )
 def test_durations(text: str, expected: int):
     assert duration_ms(text) == expected

@@ -21,7 +21,10 @@ def test_golden_ids_never_change():
     assert message == "42282c77-c30f-5301-972c-e8e838310bef"
     assert command == "24db3947-b3c4-5346-903a-642710d1346d"
     assert ids.attempt_id(command, "sms-local") == "cab392ef-b3fa-57dd-9006-a220aab92fa2"
-    assert ids.event_id(message, 0, 1, "sms-local", "delivered", "evt-1") == "ecdc89bb-ce5d-56c7-a121-49ee49bea49b"
+    assert (
+        ids.event_id(message, 0, 1, "sms-local", "delivered", "evt-1")
+        == "ecdc89bb-ce5d-56c7-a121-49ee49bea49b"
+    )
     assert ids.idempotency_key(message, 0, 0) == "6606a173-2c40-5811-889a-479860f6bf51"
     assert ids.pepper_fingerprint(PEPPER) == "wEq4ImNt4FXDDqcq9CStQQ"
 
