@@ -448,7 +448,6 @@ class Ledger(TypedDict):
     refused: int
     settled: int
     open: int
-    written_at: int
 
 
 class Control(TypedDict):
