@@ -94,13 +94,17 @@ def _positions(history: History) -> dict[str, tuple[str, str, int]]:
 def _first_command_left(history: History) -> set[str]:
     """Messages whose first command ended without a request (throttled, expired): their first
     request belongs to a later try, which has no place in the order."""
-    found = set()
-    for record in history.of("failed"):
-        value = record.value
-        if value["origin"] == "dispatch" and (value["step"], value["try_no"]) == (0, 0):
-            if not any(attempt["requests"] for attempt in value["attempts"]):
-                found.add(value["message_id"])
-    return found
+    asked = {
+        record.value["command_id"]
+        for record in history.of("dispatched", "failed")
+        if any(attempt["requests"] for attempt in record.value["attempts"])
+    }
+    ended = {record.value["command_id"] for record in history.of("failed")} - asked
+    return {
+        message
+        for message, commands in history.commands().items()
+        if commands[0].value["command_id"] in ended
+    }
 
 
 def order(history: History) -> Finding:
@@ -187,12 +191,24 @@ def retries(history: History) -> Finding:
     asked: dict[MessageStep, int] = defaultdict(int)
     for request in history.requests:
         asked[request.message_id, request.step] += 1
+    answered = {
+        record.value["command_id"]
+        for record in history.of("dispatched", "failed")
+        if record.value["reason"] != "expired"
+    }
     steps: dict[MessageStep, dict[str, Record]] = {}
     for step, records in by_step(history.of("send.")).items():
-        steps[step] = {record.value["command_id"]: record for record in records}
+        # What expired unsent was no try, and is written again.
+        steps[step] = {
+            record.value["command_id"]: record
+            for record in records
+            if record.value["command_id"] in answered
+        }
 
     def wrong() -> Iterator[str]:
         for step, commands in steps.items():
+            if not commands:
+                continue
             value = next(iter(commands.values())).value
             most = rules.max_tries.get(value["priority"])
             if most is None:

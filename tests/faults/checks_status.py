@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.faults.findings import Finding, finding
-from tests.faults.history import History, MessageStep, Notice, Record, by_message, by_step
+from tests.faults.history import History, Record, by_message, by_step
 
 EARLY_MS: Final = 1_000
 """Timers are never early by more than a second (the clock's promise)."""
@@ -22,28 +22,17 @@ RACE_MS: Final = 1_500
 SETTLING: Final = ("delivered", "read")
 
 
-def _reached(history: History) -> dict[str, list[Notice]]:
-    """The receipts of a delivery, by message."""
-    found: dict[str, list[Notice]] = defaultdict(list)
-    for notice in history.notices:
-        if notice.kind in SETTLING:
-            found[notice.message_id].append(notice)
-    return found
-
-
-def _window_ends(history: History) -> dict[MessageStep, int]:
-    """When the silence of a step ends: its last `dispatched` plus its window."""
+def _window_ends(history: History) -> dict[str, int]:
+    """When the silence after a command ends: its `dispatched` plus its window."""
     windows = {
-        step: records[0].value["window_ms"]
-        for step, records in by_step(history.of("send.")).items()
+        record.value["command_id"]: record.value["window_ms"] for record in history.of("send.")
     }
-    found: dict[MessageStep, int] = {}
-    for record in history.of("dispatched"):
-        step = (record.value["message_id"], record.value["step"])
-        if step in windows:
-            end = record.value["occurred_at"] + windows[step]
-            found[step] = max(found.get(step, 0), end)
-    return found
+    return {
+        record.value["command_id"]: record.value["occurred_at"]
+        + windows[record.value["command_id"]]
+        for record in history.of("dispatched")
+        if record.value["command_id"] in windows
+    }
 
 
 def next_steps(history: History) -> Finding:
@@ -63,8 +52,10 @@ def next_steps(history: History) -> Finding:
                 mine = event.value["step"] == step[1]
             if mine and event.at <= after.at:
                 return True
+        command = before.value["command_id"]
         for event in silent.get(step, ()):
-            if event.at <= after.at and event.at >= ends.get(step, 0) - EARLY_MS:
+            mine = event.value["command_id"] == command
+            if mine and ends.get(command, 0) - EARLY_MS <= event.at <= after.at:
                 return True
         return bool(before.value["expires_at"] + lease <= after.at)
 
@@ -83,21 +74,21 @@ def next_steps(history: History) -> Finding:
 def deaf_timeouts(history: History) -> Finding:
     """A window never ends in silence when a delivery was acknowledged before its end, unless the
     event says that fallback could not listen (blind)."""
-    reached, ends = _reached(history), _window_ends(history)
+    heard, ends = history.heard(), _window_ends(history)
 
     def wrong() -> Iterator[str]:
         for record in history.of("timed-out"):
             message, step = record.value["message_id"], record.value["step"]
-            end = ends.get((message, step))
+            end = ends.get(record.value["command_id"])
             if end is None or record.value["blind"]:
                 continue
             if record.at < end - EARLY_MS:
                 yield f"{record.place}: {message} step {step} timed out {end - record.at} ms early"
-            for notice in reached.get(message, ()):
-                if notice.acked_at is not None and notice.acked_at < end - ACK_MS:
+            for at, notice in heard.get(message, ()):
+                if at < end - ACK_MS:
                     yield (
                         f"{record.place}: {message} step {step} timed out, but step {notice.step} "
-                        f"was reported {end - notice.acked_at} ms before"
+                        f"was reported {end - at} ms before"
                     )
 
     return finding("silence not heard out", "G6", len(history.topics.get("timed-out", ())), wrong())
@@ -106,9 +97,14 @@ def deaf_timeouts(history: History) -> Finding:
 def outcomes_true(history: History, faults: bool = True) -> Finding:
     """Delivered when a delivery's receipt was acknowledged before the last step's window ended;
     not delivered when none had been sent before the outcome was written."""
-    reached, ends, commands = _reached(history), _window_ends(history), history.commands()
+    heard, ends, commands = history.heard(), _window_ends(history), history.commands()
     silent = by_step(history.of("timed-out"))
-    accepted = {
+    said: dict[str, int] = {}
+    for notice in history.notices:
+        if notice.kind in SETTLING:
+            before = said.get(notice.message_id, notice.sent_at)
+            said[notice.message_id] = min(before, notice.sent_at)
+    deadlines = {
         record.value["message_id"]: record.value["deadline"] for record in history.of("accepted.")
     }
     # A restart may leave failures and receipts waiting together for as long as it may take.
@@ -117,27 +113,24 @@ def outcomes_true(history: History, faults: bool = True) -> Finding:
     def wrong() -> Iterator[str]:
         for message, records in history.outcomes().items():
             outcome = records[0]
-            notices = reached.get(message, [])
             status = outcome.value["status"]
             last = max((r.value["step"] for r in commands.get(message, ())), default=0)
             if status == "delivered":
-                sent = [n.sent_at for n in notices]
                 if outcome.value["reason"] != "accepted" and (
-                    not sent or min(sent) > outcome.at + ACK_MS
+                    message not in said or said[message] > outcome.at + ACK_MS
                 ):
                     yield f"message {message}: delivered, but no receipt said so by then"
                 continue
-            timed_out = silent.get((message, last), ())
+            timed_out = silent.get((message, last), [])
             if timed_out and not any(event.value["blind"] for event in timed_out):
-                end = ends.get((message, last), outcome.at) - ACK_MS
+                end = ends.get(timed_out[-1].value["command_id"], outcome.at) - ACK_MS
             else:
-                end = min(outcome.at, accepted.get(message, outcome.at)) - race
-            heard = [n for n in notices if n.acked_at is not None and n.acked_at < end]
-            if heard:
-                early = min(n.acked_at or 0 for n in heard)
+                end = min(outcome.at, deadlines.get(message, outcome.at)) - race
+            early = [at for at, _ in heard.get(message, ()) if at < end]
+            if early:
                 yield (
                     f"message {message}: {status} ({outcome.value['reason']}), but a delivery was "
-                    f"acknowledged {end - early} ms before its last window ended"
+                    f"acknowledged {end - min(early)} ms before its last window ended"
                 )
 
     return finding("outcome against the ledger", "G6", len(history.outcomes()), wrong())
@@ -151,11 +144,11 @@ def late_receipts(history: History) -> Finding:
         late[record.value["message_id"]].add(record.value["step"])
 
     def wrong() -> Iterator[str]:
-        for message, notices in _reached(history).items():
+        for message, notices in history.heard().items():
             if message not in outcomes:
                 continue
             value = outcomes[message][0].value
-            steps = {notice.step for notice in notices if notice.acked_at is not None}
+            steps = {notice.step for _, notice in notices}
             if value["status"] == "delivered":
                 steps.discard(value["step"])
             missing = steps - late[message]
@@ -165,7 +158,7 @@ def late_receipts(history: History) -> Finding:
     return finding("late receipts", "G6", len(history.notices), wrong())
 
 
-RANK: Final = {"": 0, "waiting": 0, "commanded": 1, "dispatched": 2, "delivered": 3, "read": 4}
+RANK: Final = {"": 0, "sent": 1, "dispatched": 2, "delivered": 3, "read": 4}
 """How far a step has come. Statuses that are not here (failed, timed out) end a step; `read` and
 `delivered` are never left for anything below."""
 

@@ -80,6 +80,7 @@ class Notice:
     message_id: str
     step: int
     posts: int = 1
+    provider_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class Rules:
     """What the policy of the run allows."""
 
     honours_keys: Mapping[str, bool] = field(default_factory=dict)  # by account
+    echoes: Mapping[str, bool] = field(default_factory=dict)  # our reference, by account
     accounts_by_channel: Mapping[str, int] = field(default_factory=dict)
     max_tries: Mapping[str, int] = field(default_factory=dict)  # by priority
     requests_per_attempt: int = 3
@@ -145,6 +147,26 @@ class History:
     def outcomes(self) -> dict[str, list[Record]]:
         """The records of `outcomes` by message."""
         return by_message(self.of("outcomes"))
+
+    def heard(self) -> dict[str, list[tuple[int, Notice]]]:
+        """The acknowledged receipts of a delivery by message, each with the moment from which the
+        pipeline could know whose it is: a provider that gives back only its own id is understood
+        once that id is in `references`, and never when its answer was lost."""
+        known: dict[tuple[str, str], int] = {}
+        for record in self.of("references"):
+            name = (record.value["provider"], record.value["provider_message_id"])
+            known[name] = min(known.get(name, record.at), record.at)
+        found: dict[str, list[tuple[int, Notice]]] = {}
+        for notice in self.notices:
+            if notice.kind not in ("delivered", "read") or notice.acked_at is None:
+                continue
+            at: int | None = notice.acked_at
+            if not self.rules.echoes.get(notice.account, True):
+                named = known.get((notice.account, notice.provider_id))
+                at = None if named is None else max(notice.acked_at, named)
+            if at is not None:
+                found.setdefault(notice.message_id, []).append((at, notice))
+        return found
 
     def kills(self, stage: str) -> int:
         """How often a stage was killed, or stopped beyond its session."""

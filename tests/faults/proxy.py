@@ -135,32 +135,33 @@ class KafkaProxy:
             if request.api == frames.END_TXN:
                 produced = request.transactional_id in self._produced
                 self._produced.discard(request.transactional_id)
-                if request.commit and produced and self._take(request, body, link):
-                    if link.swallowed:
-                        continue
-                    return
+                if request.commit and produced:
+                    match self._take(request, body, link):
+                        case "silent":
+                            continue
+                        case "reset":
+                            return
             link.upstream.write(frames.framed(body))
             await link.upstream.drain()
 
-    def _take(self, request: frames.Request, body: bytes, link: Link) -> bool:
-        """Whether an armed hold wants this EndTxn; False also where a copy goes through."""
+    def _take(self, request: frames.Request, body: bytes, link: Link) -> str:
+        """The mode of the armed hold that wants this EndTxn; empty when none does."""
         name = request.transactional_id
         chosen = next((hold for hold in self._armed if hold.match in name), None)
         if chosen is None or name in self._held:
-            return False
+            return ""
         self._armed.remove(chosen)
         chosen.transactional_id, chosen.frame, chosen.request = name, body, request
         chosen.held_at = time.monotonic()
         self._held[name] = chosen
         self._tell({"event": "held", "mode": chosen.mode, "id": name})
-        if chosen.mode == "replay":
-            return False
-        chosen.upstream = link.upstream
+        if chosen.mode != "replay":
+            chosen.upstream = link.upstream
         if chosen.mode == "reset":
             link.client.transport.abort()
-        else:
+        elif chosen.mode == "silent":
             link.swallowed = True
-        return True
+        return chosen.mode
 
     async def _backward(self, answers: asyncio.StreamReader, link: Link) -> None:
         try:

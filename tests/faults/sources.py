@@ -83,6 +83,7 @@ def _notices(
             event,
             *named(sent[0].reference),
             sum(max(1, receipt.tries) for receipt in sent),
+            sent[0].id,
         )
 
 

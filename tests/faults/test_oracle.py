@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.history import Handover, History, Request, Sent
+from tests.faults.history import Handover, History, Record, Request, Sent
 from tests.faults.made import (
     KILL,
     T0,
@@ -135,8 +135,12 @@ def _attempt_after_expiry(history: History) -> None:
 
 def _too_many_tries(history: History) -> None:
     for number in (1, 2):
+        name = f"m0/0/{number}"
         history.topics["send.sms.urgent"].append(
-            command("m0", 0, 10 + number, T0 + 50 + number, command_id=f"m0/0/{number}")
+            command("m0", 0, 10 + number, T0 + 150 + number, command_id=name)
+        )
+        history.topics["dispatched"].append(
+            event("dispatched", "m0", 0, 10 + number, T0 + 160, command_id=name, try_no=number)
         )
 
 
@@ -250,6 +254,25 @@ def test_a_declared_resend_by_policy_is_no_fault() -> None:
             message, record.offset, on_doubt="resend"
         )
     assert broken(judge(history)) == []
+
+
+def test_a_receipt_that_names_an_id_nobody_learned_cannot_be_heard() -> None:
+    """The answer with the id was lost: silence is what the pipeline honestly saw."""
+    history = right()
+    _deaf(history)
+    history.rules = replace(history.rules, echoes={"sms-one": False})
+    assert "silence not heard out" not in {finding.check for finding in broken(judge(history))}
+
+
+def test_a_receipt_is_heard_from_when_its_id_was_learned() -> None:
+    history = right()
+    _deaf(history)
+    history.rules = replace(history.rules, echoes={"sms-one": False})
+    history.notices = [replace(notice, provider_id=notice.event_id) for notice in history.notices]
+    history.topics["references"] = [
+        Record("references", 0, 0, T0 + 100, {"provider": "sms-one", "provider_message_id": "e2"})
+    ]
+    assert "silence not heard out" in {finding.check for finding in broken(judge(history))}
 
 
 def test_doubts_up_to_the_slots_of_each_kill_are_no_fault() -> None:

@@ -1,0 +1,118 @@
+"""How long a stage needs after a fault: until every partition of its groups has been committed
+beyond what stood in it when the fault struck."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions
+from confluent_kafka.admin import AdminClient
+
+from pipeline.topology import CATALOGUE
+from tests.faults.topics_for_tests import quiet
+
+POLL_S: Final = 0.1
+GIVE_UP_S: Final = 60.0
+
+Place = tuple[str, int]
+
+
+def inputs(stage: str) -> dict[str, tuple[str, ...]]:
+    """The topics that a stage works through, by its groups (names without the prefix)."""
+    lead = CATALOGUE.lead(stage)
+    return {
+        group: tuple(topic.name for topic in topics if topic.name != lead)
+        for group, topics in CATALOGUE.groups(stage).items()
+    }
+
+
+class Positions:
+    """Committed offsets, asked from outside."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self._admin = AdminClient(quiet(bootstrap))
+        self._prefix = prefix
+
+    def committed(self, group: str) -> dict[Place, int]:
+        """Offsets by topic (without the prefix) and partition."""
+        name = self._prefix + group
+        asked = self._admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(name)], request_timeout=10
+        )
+        found = asked[name].result(15)
+        return {
+            (part.topic.removeprefix(self._prefix), part.partition): part.offset
+            for part in found.topic_partitions or []
+        }
+
+    def behind(self, stage: str, ends: Mapping[Place, int]) -> dict[Place, int]:
+        """How many records each partition of a stage's inputs lacks to `ends`; none is left out
+        only when nothing is missing."""
+        found: dict[Place, int] = {}
+        for group, topics in inputs(stage).items():
+            committed = self.committed(group)
+            for place, end in ends.items():
+                if place[0] in topics and committed.get(place, 0) < end:
+                    found[place] = end - committed.get(place, 0)
+        return found
+
+
+@dataclass(slots=True)
+class Wait:
+    """One recovery that is being timed. `seconds` stays None until it is over, or for good when
+    it took longer than a minute."""
+
+    stage: str
+    ends: Mapping[Place, int]
+    began: float
+    done: Callable[[], bool] | None = None  # the stage's own definition, where it has no group
+    seconds: float | None = None
+    over: threading.Event = field(default_factory=threading.Event)
+    missing: dict[Place, int] = field(default_factory=dict)
+
+
+class Recoveries:
+    """Times any number of recoveries at once, on one thread."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self.positions = Positions(bootstrap, prefix)
+        self._open: list[Wait] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recoveries", daemon=True)
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends; what is still open counts as never recovered."""
+        self._stop.set()
+        self._thread.join(30)
+
+    def begin(self, wait: Wait) -> Wait:
+        """Times one more."""
+        with self._lock:
+            self._open.append(wait)
+        return wait
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_S):
+            with self._lock:
+                waits = list(self._open)
+            for wait in waits:
+                if self._recovered(wait):
+                    wait.seconds = time.monotonic() - wait.began
+                elif time.monotonic() - wait.began < GIVE_UP_S:
+                    continue
+                wait.over.set()
+                with self._lock:
+                    self._open.remove(wait)
+
+    def _recovered(self, wait: Wait) -> bool:
+        if wait.done is not None:
+            return wait.done()
+        wait.missing = self.positions.behind(wait.stage, wait.ends)
+        return not wait.missing
