@@ -117,7 +117,8 @@ class Admin:
     """Compares and changes one cluster.
 
     `partitions` (of the topics about recipients) and `replication` serve where nothing exists yet;
-    None leaves them to the control record and the catalogue.
+    None leaves them to the control record and the catalogue. `timeout_s` is how long the brokers
+    may take to answer at all.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Admin:
         replication: int | None = None,
         catalogue: Catalogue = CATALOGUE,
         clock: Clock | None = None,
+        timeout_s: float = _TIMEOUT_S,
     ) -> None:
         self._cluster = cluster
         self._codec = codec
@@ -137,6 +139,7 @@ class Admin:
         self._replication = replication or catalogue.replication
         self._catalogue = catalogue
         self._clock = clock or BrokerClock()
+        self._timeout_s = timeout_s
         self._admin = cluster.admin()
 
     def plan(self, stage: str | None = None) -> Plan:
@@ -170,7 +173,7 @@ class Admin:
     def _plan(self, stage: str | None) -> Plan:
         existing = {
             self._cluster.logical(name): len(metadata.partitions)
-            for name, metadata in self._admin.list_topics(timeout=_TIMEOUT_S).topics.items()
+            for name, metadata in self._admin.list_topics(timeout=self._timeout_s).topics.items()
             if name.startswith(self._cluster.prefix) and metadata.error is None
         }
         found = read_control(self._cluster, self._codec)
@@ -347,7 +350,13 @@ class Admin:
             positions.write(self._admin, self._clock, group, starts)
 
 
-def verify(cluster: Cluster, codec: Codec, pepper_fingerprint: str, stage: str) -> int:
+def verify(
+    cluster: Cluster,
+    codec: Codec,
+    pepper_fingerprint: str,
+    stage: str,
+    catalogue: Catalogue = CATALOGUE,
+) -> int:
     """The shared partition count, when everything that a stage reads and writes is as the catalogue
     says; it must not start otherwise.
 
@@ -355,7 +364,7 @@ def verify(cluster: Cluster, codec: Codec, pepper_fingerprint: str, stage: str) 
         TopicsMismatch: it is not; the text names the first differences and the cure.
         ClusterUnusable: the cluster cannot be asked.
     """
-    plan = Admin(cluster, codec, pepper_fingerprint).plan(stage)
+    plan = Admin(cluster, codec, pepper_fingerprint, catalogue=catalogue).plan(stage)
     if not plan.empty:
         wrong = list(plan.problems)
         wrong += [f"{change.action} {change.subject}: {change.detail}" for change in plan.changes()]

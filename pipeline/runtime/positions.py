@@ -131,6 +131,6 @@ def write(admin: AdminClient, clock: Clock, group: str, places: Mapping[Place, i
         if error.args[0].code() in _AT_WORK:
             raise GroupAtWork(
                 f"group {group} is at work, so its first positions cannot be written; stop that "
-                "stage, apply again and start it"
+                "stage, wait until its session is over (6 s), apply again and start it"
             ) from error
         raise
