@@ -16,6 +16,7 @@ from pipeline.domain.records import (
     Outcome,
     StepState,
 )
+from pipeline.domain.tracing import carried
 
 OPEN: Final = "open"
 SETTLED: Final = "settled"
@@ -117,7 +118,7 @@ def reach_mark(event: Event) -> str:
 
 def opened(message: Message, record: Inbound, steps: list[StepState]) -> MessageState:
     """A message that nothing has been done for yet."""
-    trace = {name: value.decode(errors="replace") for name, value in record.headers}
+    trace = {name: value.decode() for name, value in carried(record.headers)}
     return {
         "record_version": RECORD_VERSION,
         "tenant": message["tenant"],

@@ -39,6 +39,7 @@ from pipeline.domain.records import (
     StepState,
 )
 from pipeline.domain.switches import NONE, Switches
+from pipeline.domain.tracing import carried
 
 GRACE_MS: Final = 15_000
 """After a command's expires_at, until it is surely dead: send lease, request time and slack."""
@@ -186,8 +187,7 @@ class Fallback:
         self, desk: Desk, asked: Message, record: Inbound, reason: str, field: str, now: int
     ) -> None:
         event = life_events.rejected(asked, reason, field, now)
-        trace = tuple(h for h in record.headers if h[0] in ("traceparent", "tracestate"))
-        desk.emit("rejected", asked["recipient_key"], event, trace)
+        desk.emit("rejected", asked["recipient_key"], event, carried(record.headers))
 
     # Turns and commands
 
