@@ -49,6 +49,9 @@ class SlotLock:
         self._file.write(str(os.getpid()))
         self._file.flush()
 
+    def release(self) -> None:
+        self._file.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Handover:
@@ -171,6 +174,11 @@ class Membership:
         )
         owners = {p.partition: Handover.read(p.metadata) for p in found}
         return {task: owner for task, owner in owners.items() if owner is not None}
+
+    def fresh_metadata(self) -> Any:
+        """Only for the switch: the group's metadata as of now, which may be younger than what we
+        own."""
+        return self._consumer.consumer_group_metadata()
 
     def close(self) -> None:
         """Leaves; the revoked callback runs for what is still owned."""
