@@ -133,7 +133,10 @@ class MemoryState:
     """One task's state in memory, with the manners of the one on disk (`StateView` and the
     writing side)."""
 
-    def __init__(self, index: Callable[[bytes, Mapping[str, Any]], Sequence[bytes]]) -> None:
+    def __init__(
+        self, task: int, index: Callable[[bytes, Mapping[str, Any]], Sequence[bytes]]
+    ) -> None:
+        self.task = task
         self._index = index
         self._kept: dict[bytes, dict[str, Any]] = {}
         self._entries: list[bytes] = []

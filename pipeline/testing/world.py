@@ -1,7 +1,7 @@
 """Drivers that run real stages in memory, the faults that an input may hold, and the world that
 plays them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -117,6 +117,7 @@ class Driver:
     `make` builds the stage; it is called again after a crash or a move, so what a stage only
     keeps in mind is gone then. `reads` are its topics, the most urgent first. `hears` False is a
     world where nobody knows how far has been listened: windows wait for `hold_ms`, then are blind.
+    `faults` says which of its transactions, counted from 1, end in a crash.
     """
 
     def __init__(
@@ -132,13 +133,16 @@ class Driver:
         self.name = name
         self.hears = True
         self.order: Callable[[list[str]], list[str]] = list
+        self.faults: Mapping[int, Crash] = {}
+        self.transactions = 0
         self._make = make
         self._reads = list(reads)
         self._batch = batch
         self._changelog = f"{name}.changelog"
         self._stage = make()
         self._tasks = [
-            _Task(number, MemoryState(self._stage.index)) for number in range(log.partitions)
+            _Task(number, MemoryState(number, self._stage.index))
+            for number in range(log.partitions)
         ]
         for task in self._tasks:
             self._stage.on_start(task.number, task.state, log.clock.now())
@@ -176,7 +180,7 @@ class Driver:
         for task in self._tasks:
             before, end = task.state.content(), self.log.end(self._changelog, task.number)
             records = self.log.read(self._changelog, task.number, 0, end)
-            task.state = MemoryState(self._stage.index)
+            task.state = MemoryState(task.number, self._stage.index)
             task.state.restore([(record.key or b"", record.value) for record in records], end)
             if task.state.content() != before:
                 raise AssertionError(f"{self._changelog} does not give task {task.number} back")
@@ -216,6 +220,10 @@ class Driver:
         """One transaction; False when there was nothing to do."""
         if not work:
             return False
+        self.transactions += 1
+        fault = self.faults.get(self.transactions)
+        if fault is not None:
+            torn, dies = fault.torn, True
         state, positions, outputs = task.state, dict(task.positions), list[Emit]()
         for item in work:
             now = self.log.clock.now()
@@ -230,6 +238,8 @@ class Driver:
                 self.log.append(emit.topic, emit.key, emit.value, emit.headers, emit.partition)
         if dies:
             state.rollback()
+            if fault is not None:
+                self.move()
             return True
         for key, value in state.changes():
             self.log.append(self._changelog, key, value, partition=task.number)
@@ -275,15 +285,23 @@ class StatelessDriver:
         self._make = make
         self._reads = list(reads)
         self._stage = make()
+        self.faults: Mapping[int, Crash] = {}
+        self.transactions = 0
         self._positions: dict[tuple[str, int], int] = {}
 
     def step(self) -> bool:
         """Works off what there is and commits."""
         positions, outputs = self._work()
+        if positions == self._positions:
+            return False
+        self.transactions += 1
+        fault = self.faults.get(self.transactions)
+        if fault is not None:
+            self.crash(torn=fault.torn)
+            return True
         self._write(outputs)
-        moved = positions != self._positions
         self._positions = positions
-        return moved
+        return True
 
     def wake(self) -> bool:
         """Nothing is ever due."""

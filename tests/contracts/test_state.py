@@ -27,7 +27,7 @@ def index(key: bytes, value: Mapping[str, Any]) -> Sequence[bytes]:
     return entries
 
 
-def put(state: State, key: bytes, value: Mapping[str, Any] | None) -> None:
+def put(state: State, key: bytes, value: Any) -> None:
     state.put(key, value, None if value is None else encode(key, value))
 
 
@@ -41,8 +41,8 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
 
     def build() -> State:
         if request.param == "memory":
-            return MemoryState(index)
-        state = TaskState(tmp_path / f"state-{len(opened)}", encode, orjson.loads, index)
+            return MemoryState(3, index)
+        state = TaskState(3, tmp_path / f"state-{len(opened)}", encode, orjson.loads, index)
         opened.append(state)
         return state
 
@@ -53,6 +53,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
 
 def test_an_unknown_key_is_none(make: Make) -> None:
     assert make().get(b"m:1") is None
+    assert make().task == 3
 
 
 def test_the_open_transaction_is_seen_at_once_and_gone_after_a_rollback(make: Make) -> None:
@@ -185,8 +186,8 @@ def test_memory_and_disk_agree_on_every_history(
     limit: int,
     end: bytes | None,
 ) -> None:
-    memory = MemoryState(index)
-    disk = TaskState(tmp_path_factory.mktemp("state") / "db", encode, orjson.loads, index)
+    memory = MemoryState(3, index)
+    disk = TaskState(3, tmp_path_factory.mktemp("state") / "db", encode, orjson.loads, index)
     try:
         for number, step in enumerate(steps):
             for state in (memory, disk):

@@ -154,6 +154,23 @@ def test_a_torn_transaction_shows_its_outputs_twice() -> None:
     assert here.log.values("seen") == [{"count": 1}, {"count": 1}]
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_transaction_may_be_told_to_fail(number: int) -> None:
+    """Records and timers alike: the state is as if nothing had happened, torn outputs repeat."""
+    plain, _ = world()
+    plain.play([a_record(), Settle(), a_record(), Advance(WAIT)])
+    for torn in (False, True):
+        here, driver = world()
+        driver.faults = {number: Crash(torn=torn)}
+        here.play([a_record(), Settle(), a_record(), Advance(WAIT)])
+        assert driver.transactions == 4
+        wanted = plain.log.values("seen", "said")
+        again = here.log.values("seen", "said")
+        assert len(again) == len(wanted) + torn
+        assert [value for value in wanted if value not in again] == []
+        assert driver.content() == {}
+
+
 def test_a_moved_task_goes_on_where_the_changelog_ends() -> None:
     here, driver = world()
     here.play([a_record(), Settle(), MovePartition(), a_record(), Advance(WAIT)])
@@ -223,6 +240,14 @@ def test_a_stage_without_state_reads_every_record_once() -> None:
     assert sorted(log.values("out")) == list(range(20))
     here.play([Input("in", None, 20), Crash(torn=True)])
     assert log.values("out")[20:] == [20, 20]
+
+
+def test_a_transaction_without_state_may_be_told_to_fail() -> None:
+    log = MemoryLog(ManualClock())
+    driver = StatelessDriver(log, "echo", Echo, ["in"])
+    driver.faults = {1: Crash(), 2: Crash(torn=True)}
+    World(log, [driver]).play([Input("in", None, 1)])
+    assert log.values("out") == [1, 1]
 
 
 def test_a_stage_without_state_must_not_put() -> None:
