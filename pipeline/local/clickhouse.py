@@ -74,16 +74,13 @@ class Engine:
     """The engine and the meaning of one request to it; any thread may call `run`."""
 
     def __init__(self, data: Path) -> None:
-        import chdb
-
         self._path = str(data)
-        self._connect: Any = chdb.connect
-        self._held = self._connect(self._path)  # keeps the engine open between requests
+        self._held = _connect(self._path)  # keeps the engine open between requests
 
     def run(self, params: Mapping[str, str], body: bytes, *, read_only: bool) -> Answer:
         """One request; never raises."""
         started = time.monotonic()
-        connection = self._connect(self._path)
+        connection = _connect(self._path)
         try:
             self._prepare(connection, params, read_only=read_only)
             payload, counts = _execute(connection, params, body)
@@ -113,6 +110,12 @@ class Engine:
             settings["readonly"] = mode
         if settings:
             connection.query("SET " + ", ".join(f"{k} = {_quote(v)}" for k, v in settings.items()))
+
+
+def _connect(path: str) -> Any:
+    import chdb
+
+    return chdb.connect(path)  # type: ignore[no-untyped-call]
 
 
 def _execute(
