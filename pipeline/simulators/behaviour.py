@@ -7,7 +7,7 @@ Delays keep apart whatever could race in the pipeline:
 * ordinary receipts come `receipt_s` after the hand-over and at least 1.5 s before the window ends;
 * receipts of an attempt whose answer was in doubt come in the first 30 % of that span and negative
   ones in the last 30 %, so a second attempt cannot turn their order round;
-* late receipts come 1.5 to 2.5 s after the window, and an address that is late on one channel is
+* late receipts come 2 to 2.5 s after the longest window, and an address that is late on one channel is
   quick or refused at once on its others, so nothing else of the message falls into that time.
 """
 

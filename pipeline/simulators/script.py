@@ -122,7 +122,7 @@ class Script:
     )
     failed_codes: tuple[str, ...] = DEFAULT_FAILED_CODES
     receipt_s: tuple[float, float] = (0.2, 1.5)  # from hand-over to an ordinary receipt
-    late_s: tuple[float, float] = (1.5, 2.5)  # from the end of the window to a late one
+    late_s: tuple[float, float] = (2.0, 2.5)  # from the end of the window to a late one
     answer_delay_s: tuple[float, float] = (0.0, 0.0)
     early_answer_s: float = 0.25  # how long an answer waits behind its own receipt
     retry_after_s: int = 1

@@ -1,14 +1,16 @@
 """Behaviours follow from seed, account, address and attempt alone, and stay away from windows."""
 
 import random
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.errors import BadInput
 from pipeline.simulators.behaviour import DOUBTFUL, Answer, Behaviour, behaviour, country_of
-from pipeline.simulators.script import Kind, Script, only, parse, windows
+from pipeline.simulators.script import Kind, Script, load, only, parse, windows
 
 ADDRESSES = [f"+4915123{number:06d}" for number in range(3_000)]
 SCRIPT = Script(windows_s=windows(whatsapp=(2, 4), sms=3, voice=5, email=(4, 5)))
@@ -202,3 +204,17 @@ def test_a_wrong_script_names_the_field(raw: object, field: str) -> None:
         parse(raw)
     assert raised.value.field == field
     assert raised.value.cure
+
+
+def test_the_sample_script_and_the_demo_agree() -> None:
+    """Accounts behave as the demo's configuration says, in the windows that it has."""
+    deploy = Path(__file__).parents[3] / "deploy"
+    script = load(deploy / "simulator.yaml")
+    demo = yaml.safe_load((deploy / "demo.yaml").read_text())
+    assert set(script.accounts) == set(demo["providers"])
+    for name, account in demo["providers"].items():
+        rules = script.account(name)
+        assert rules.honours_keys == account.get("honours_keys", False), name
+        assert rules.echoes_reference == account.get("echoes_reference", True), name
+    given = {rule["window"] for rule in demo["priorities"].values()}
+    assert given == {f"{window:g}s" for pair in script.windows_s.values() for window in pair}
