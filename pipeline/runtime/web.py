@@ -4,6 +4,7 @@ Two workers may share one port (SO_REUSEPORT); the kernel spreads connections ov
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import Counter
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 
 from pipeline.domain.webhooks import BODY_LIMIT, Receiver, Refusal, WebRequest
 from pipeline.runtime.clock import Clock
@@ -24,6 +27,10 @@ log = logging.getLogger(__name__)
 TOPIC: Final = "callbacks"
 RETRY_AFTER_S: Final = 5
 TAKEN: Final = "taken"
+
+# The server's own log quotes what senders wrote, which may be content, as often as they like.
+_SILENT: Final = logging.getLogger(f"{__name__}.server")
+_SILENT.setLevel(logging.CRITICAL + 1)
 
 _READY_S: Final = 2.0
 _REPORT_EVERY_S: Final = 10.0
@@ -43,7 +50,7 @@ class WebOptions:
     idle_timeout_s: float = 15.0  # of a connection without a whole request
     in_flight: int = 512  # requests that wait for Kafka; more get 503 at once
     acknowledge_ms: int = ACKNOWLEDGE_MS
-    shutdown_s: float = 8.0  # for requests in flight, within the 10 s that a worker has to stop
+    shutdown_s: float = 7.0  # for requests in flight, within the 10 s that a worker has to stop
 
 
 def run_gateway(
@@ -85,10 +92,11 @@ class _Server:
         self._publisher = Publisher(cluster, clock, options.acknowledge_ms)
         self._counts: Counter[str] = Counter({TAKEN: 0, "wrong_signature": 0})
         self._waiting = 0
+        self._answered = asyncio.Event()
         self._stopping = False
 
     async def run(self, stop: threading.Event, ready: Callable[[int], None]) -> None:
-        app = web.Application()
+        app = web.Application(middlewares=[_logged])
         app.router.add_post("/callbacks/{provider}", self._callback)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -96,11 +104,12 @@ class _Server:
         runner = web.AppRunner(
             app,
             access_log=None,
+            logger=_SILENT,
             # A compressed body is refused; nobody gets to unpack one on the way to that answer.
             auto_decompress=False,
             keepalive_timeout=self._options.idle_timeout_s,
             lingering_time=1.0,
-            shutdown_timeout=self._options.shutdown_s,
+            shutdown_timeout=1.0,  # what is left after our own wait is not worth more
         )
         await runner.setup()
         self._publisher.start()
@@ -113,6 +122,9 @@ class _Server:
             log.info("gateway listens on %s:%d", self._options.host, port)
             ready(port)
             await self._until(stop)
+            self._stopping = True
+            await site.stop()
+            await self._drain()
         finally:
             self._stopping = True
             await runner.cleanup()
@@ -149,17 +161,28 @@ class _Server:
             for task in waits:
                 task.cancel()
 
+    async def _drain(self) -> None:
+        """Until the requests in flight are answered. The library's own shutdown comes after it:
+        that one stops reading at once, and half a body would never become a whole one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.shutdown_s):
+                while self._waiting:
+                    self._answered.clear()
+                    await self._answered.wait()
+
     async def _callback(self, request: web.Request) -> web.Response:
         if self._waiting >= self._options.in_flight:
             return self._away("overloaded")
         self._waiting += 1
         try:
             body = await self._body(request)
-            if isinstance(body, web.Response):
-                return body
-            return await self._take(request, body)
+            answer = body if isinstance(body, web.Response) else await self._take(request, body)
         finally:
             self._waiting -= 1
+            self._answered.set()
+        if self._stopping:
+            answer.force_close()
+        return answer
 
     async def _take(self, request: web.Request, body: bytes) -> web.Response:
         answer = self._receive(
@@ -198,12 +221,14 @@ class _Server:
                         return self._refused(413, "body_too_large")
         except TimeoutError:
             return self._refused(408, "body_too_slow")
+        except (ConnectionError, web.RequestPayloadError, HttpProcessingError):
+            return self._refused(400, "body_cut_off")
         return bytes(parts)
 
     def _refused(self, status: int, reason: str) -> web.Response:
         self._counts[reason] += 1
         response = web.Response(status=status, text=f"{reason}\n")
-        if status in {408, 413}:
+        if status in {400, 408, 413}:
             response.force_close()
         return response
 
@@ -235,6 +260,18 @@ class _Server:
 
     def _report(self) -> None:
         log.info("gateway: %s", " ".join(f"{k}={v}" for k, v in sorted(self._counts.items())))
+
+
+@web.middleware
+async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A fault of ours is logged by us; the sender hears nothing of it and comes again."""
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception:
+        log.exception("a request could not be handled")
+        return web.Response(status=500, text="internal\n")
 
 
 def _headers(request: web.Request) -> dict[str, str]:
