@@ -6,7 +6,7 @@ a dead worker's hands: its open requests are in doubt.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,15 +68,12 @@ class Attempts:
             return True
         return known.topic == topic and known.offset == offset
 
-    def forget(self, before: int, held: Callable[[str], bool]) -> None:
-        """Drops what was begun earlier than 15 minutes before `before`, except what is `held`."""
-        while self._generations and self._generations[0][0] < before - KEEP_MS - _GENERATION_MS:
+    def forget(self, now: int) -> None:
+        """Drops what was begun more than 15 minutes before `now`."""
+        while self._generations and self._generations[0][0] < now - KEEP_MS - _GENERATION_MS:
             _, commands = self._generations.popleft()
             for command in commands:
-                if held(command):
-                    self._generation(before).append(command)
-                else:
-                    self._known.pop(command, None)
+                self._known.pop(command, None)
 
     def _generation(self, at: int) -> list[str]:
         if not self._generations or at >= self._generations[-1][0] + _GENERATION_MS:

@@ -88,6 +88,10 @@ class ConcurrentStage(Protocol):
         the order of sending, that a dead worker may have handed it to."""
         ...
 
+    def providers(self, channel: str) -> tuple[str, ...]:
+        """Every account that serves the channel somewhere."""
+        ...
+
     def broken(self, record: Inbound, detail: str, now: int, *, in_doubt: bool) -> Finish:
         """Settles a command on which our own code raised."""
         ...

@@ -47,8 +47,9 @@ class Turns(Generic[K, T]):
         return item
 
     def drop(self, gone: Callable[[T], bool]) -> list[T]:
-        """Takes out the waiting items for which `gone` is true; active ones stay until they
-        `leave`. Returns what was taken out."""
+        """Takes out every item for which `gone` is true, the active ones as well: only for keys of
+        which all items go. Returns the waiting ones."""
+        self._active = {key: item for key, item in self._active.items() if not gone(item)}
         taken: list[T] = []
         for key in list(self._waiting):
             queue = self._waiting[key]
@@ -111,9 +112,9 @@ class Slots(Generic[T]):
         self.waiting += 1
         return Place.WAITING
 
-    def full(self, provider: str, lane: str) -> bool:
-        """Whether `ask` would say FULL."""
-        return len(self._queues.get((provider, lane), ())) >= self._limits.waiting
+    def filled(self, provider: str, lane: str) -> float:
+        """How much of the waiting room is taken, 0 to 1; at 1 `ask` says FULL."""
+        return len(self._queues.get((provider, lane), ())) / self._limits.waiting
 
     def free(self, provider: str) -> list[T]:
         """Gives a slot back. Returns the items that hold one now, most urgent first."""

@@ -86,6 +86,16 @@ class Fetch:
             del self._next[part]
             self._ends.pop(part, None)
 
+    def pause(self, parts: Iterable[Part]) -> None:
+        """Stops giving records of these partitions until `resume`."""
+        for consumer, mine in self._by_consumer([p for p in parts if p in self._next]):
+            consumer.pause([TopicPartition(*part) for part in mine])
+
+    def resume(self, parts: Iterable[Part]) -> None:
+        """Goes on behind the last record that was given."""
+        for consumer, mine in self._by_consumer([p for p in parts if p in self._next]):
+            consumer.resume([TopicPartition(*part) for part in mine])
+
     def rewind(self, positions: Mapping[Part, int]) -> None:
         """Reads again from the given offsets."""
         for part, offset in positions.items():

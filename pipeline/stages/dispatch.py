@@ -107,6 +107,10 @@ class Dispatch:
             )
         return found
 
+    def providers(self, channel: str) -> tuple[str, ...]:
+        """Every account that serves the channel somewhere."""
+        return tuple(a.name for a in self.config.accounts if a.channel == channel)
+
     def broken(self, record: Inbound, detail: str, now: int, *, in_doubt: bool) -> Finish:
         """A fault of ours: the command is kept as a dead letter and its step ends."""
         command = cast(Command, record.value)
