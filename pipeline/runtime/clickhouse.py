@@ -20,6 +20,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError,
 from pipeline.topology import resource
 
 log = logging.getLogger(__name__)
+logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # it raises what it logs
 
 Part = tuple[str, int]
 """A topic's id and a partition."""
@@ -236,14 +237,18 @@ class Store:
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
         settings |= {k: v for k, v in _NEWER_SETTINGS.items() if k in client.server_settings}
         with _translated():
-            client.insert(
+            context = client.create_insert_context(
                 table,
-                list(zip(*rows, strict=True)),
                 column_names=self._names,
                 column_type_names=self._types,
                 column_oriented=True,
+                data=list(zip(*rows, strict=True)),
                 settings=settings,
             )
+            context.block_row_count = len(rows)  # the library would cut it by bytes
+            written = client.insert(context=context).written_rows
+        if 0 < written < len(rows):
+            raise Unavailable(f"only {written} of {len(rows)} rows were taken")
 
     def command(self, sql: str, values: Mapping[str, Any] | None = None) -> None:
         """A statement without an answer.
@@ -274,31 +279,35 @@ class Store:
             Refused: the text is ClickHouse's.
         """
         client = self._client()
-        with _translated(missing_is_refused=True):
+        with _translated(code_is_refusal=True):
             answer: bytes = client.raw_query(sql, fmt=form, settings={"readonly": 1})
             return answer
 
 
 @contextmanager
-def _translated(*, missing_is_refused: bool = False) -> Iterator[None]:
+def _translated(*, code_is_refusal: bool = False) -> Iterator[None]:
     """Turns every way of not getting an answer into one error, without the address, which may hold
-    a password. With `missing_is_refused`, a server that answered with an error code has refused."""
+    a password. With `code_is_refusal`, a server that answered with an error code has refused."""
     try:
         yield
     except DataError as error:
         raise Refused(f"a row does not fit its columns: {error}") from error
     except ClickHouseError as error:
-        code = getattr(error, "code", None)
-        if missing_is_refused and code is not None:
-            raise Refused(_first_line(error)) from error
-        raise Unavailable(_first_line(error)) from error
+        if getattr(error, "code", None) is None:
+            raise Unavailable(f"no answer ({type(error).__name__})") from error
+        if code_is_refusal:
+            raise Refused(_own_words(error)) from error
+        raise Unavailable(_own_words(error)) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise Unavailable(f"no answer ({type(error).__name__})") from error
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0]
-    return re.sub(r"(https?://)[^\s/]*@", r"\1", text)[:500]
+def _own_words(error: Exception) -> str:
+    """What the server said, without what the client library puts around it."""
+    found = re.search(
+        r"DB::Exception: (.*?)\s*(?:\(version [^)]*\)\s*)?(?:\(for url|$)", str(error), re.DOTALL
+    )
+    return (found[1] if found else str(error).partition("\n")[0])[:500]
 
 
 def _quoted(name: str) -> str:

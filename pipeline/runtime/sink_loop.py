@@ -82,6 +82,7 @@ class SinkLoop:
         self._consumer: Consumer = cluster.member(
             cluster.group(STAGE), slot, enable_partition_eof=True, queued_max_messages_kbytes=65_536
         )
+        self._admin = cluster.admin()
         self._ready = False
         self._unplaced: set[Part] = set()
         self._place_at = 0.0
@@ -195,7 +196,7 @@ class SinkLoop:
 
     def _topic_ids(self, topics: set[str]) -> dict[str, str]:
         """Asked for each time: a topic that was deleted and made anew begins from its start."""
-        asked = self._cluster.admin().describe_topics(
+        asked = self._admin.describe_topics(
             TopicCollection(sorted(topics)), request_timeout=_ADMIN_TIMEOUT_S
         )
         return {name: str(found.result(_ADMIN_TIMEOUT_S).topic_id) for name, found in asked.items()}
@@ -203,8 +204,7 @@ class SinkLoop:
     def _out_of_range(self, part: Part) -> None:
         """The position is not in the log: retention took records away, or the log was cut."""
         low, high = self._consumer.get_watermark_offsets(TopicPartition(*part), _ADMIN_TIMEOUT_S)
-        position = self._next.pop(part)
-        self._unplaced.add(part)
+        position = self._next[part]
         if position > high:
             log.error(
                 "%s[%d] ends at %d, before the stored position %d: reading it from its start",
@@ -222,7 +222,10 @@ class SinkLoop:
                     max(position, committed[0].offset),
                     low - 1,
                 )
-        self._seek(part, low)
+        # the client has given the partition up; a seek would not begin it again
+        self._consumer.incremental_unassign([TopicPartition(*part)])
+        self._consumer.incremental_assign([TopicPartition(*part, low)])
+        self._next[part] = low
 
     # ---------------------------------------------------------------------------------- records
 
