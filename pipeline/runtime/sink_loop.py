@@ -55,7 +55,7 @@ class _Stopping(Exception):
 
 
 class SinkLoop:
-    """One worker. `topics` are the catalogue's names of what the sink reads, with their records.
+    """One worker; `slot` None is for one that comes and goes. `topics` are the catalogue's names of what the sink reads, with their records.
 
     `to_row` makes a row, `unreadable` the row of a record that cannot be read (with a reason);
     both take the record and the id of its topic, and a row ends in topic, topic id, partition,
@@ -67,7 +67,7 @@ class SinkLoop:
         cluster: Cluster,
         store: Store,
         codec: Codec,
-        slot: int,
+        slot: int | None,
         topics: Mapping[str, str],
         to_row: Callable[[Inbound, str], Row],
         unreadable: Callable[[Inbound, str, str], Row],
@@ -303,7 +303,7 @@ class SinkLoop:
 
     def _delay(self, tries: int) -> float:
         ceiling = min(self._limits.backoff_s * 2 ** min(tries - 1, 16), self._limits.backoff_max_s)
-        return float(ceiling) * (0.5 + 0.5 * unit_of(STAGE, self._slot, tries))
+        return float(ceiling) * (0.5 + 0.5 * unit_of(STAGE, self._slot or 0, tries))
 
     def _commit(self, *, now: bool = False) -> None:
         """Tells Kafka how far the rows are, for lag only."""

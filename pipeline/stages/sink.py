@@ -16,6 +16,21 @@ from pipeline.domain import ids
 from pipeline.domain.outcomes import Inbound
 from pipeline.domain.records import Attempt, DeadLetter, Event, Message, Outcome, Source
 
+STAGE: Final = "sink"
+READS: Final = (
+    "accepted.{lane}",
+    "rejected",
+    "dispatched",
+    "delivered",
+    "read",
+    "failed",
+    "timed-out",
+    "late-receipts",
+    "outcomes",
+    "dead-letter",
+)
+WRITES: Final = ()
+
 Row = tuple[Any, ...]
 
 _LOW: Final = "LowCardinality(String)"
