@@ -10,11 +10,14 @@ METADATA: Final = 3
 FIND_COORDINATOR: Final = 10
 INIT_PRODUCER_ID: Final = 22
 END_TXN: Final = 26
+TXN_OFFSET_COMMIT: Final = 28
 DESCRIBE_CLUSTER: Final = 60
 
 TELLS_ADDRESS: Final = frozenset({METADATA, FIND_COORDINATOR, DESCRIBE_CLUSTER})
-TRANSACTIONAL: Final = frozenset({PRODUCE, INIT_PRODUCER_ID, END_TXN})
-_FLEXIBLE_FROM: Final = {PRODUCE: 9, INIT_PRODUCER_ID: 2, END_TXN: 3}
+TRANSACTIONAL: Final = frozenset({PRODUCE, INIT_PRODUCER_ID, END_TXN, TXN_OFFSET_COMMIT})
+_FLEXIBLE_FROM: Final = {PRODUCE: 9, INIT_PRODUCER_ID: 2, END_TXN: 3, TXN_OFFSET_COMMIT: 3}
+
+ILLEGAL_GENERATION: Final = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +87,23 @@ def with_port(response: bytes, host: str, old: int, new: int) -> bytes:
 def framed(body: bytes) -> bytes:
     """A frame ready to be written."""
     return struct.pack(">i", len(body)) + body
+
+
+def with_offset_errors(request: Request, response: bytes, code: int) -> bytes:
+    """A TxnOffsetCommit response in which every partition has this error.
+
+    Raises:
+        ValueError: a version that clients of this suite do not speak.
+    """
+    if request.version < _FLEXIBLE_FROM[TXN_OFFSET_COMMIT]:
+        raise ValueError(f"TxnOffsetCommit v{request.version} is not understood")
+    changed = bytearray(response)
+    topics, at = _varint(response, 4 + 1 + 4)
+    for _ in range(topics - 1):
+        _, at = _text(response, at, compact=True)
+        partitions, at = _varint(response, at)
+        for _ in range(partitions - 1):
+            struct.pack_into(">h", changed, at + 4, code)
+            at += 4 + 2 + 1
+        at += 1
+    return bytes(changed)

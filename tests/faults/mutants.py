@@ -30,6 +30,7 @@ class Plan:
     silent: int = 0
     reset: int = 0
     replays: int = 0
+    spoils: int = 0
     special: str = ""
     slots: int = 0  # of dispatch; 0: the configured number
     repeats_allowed: int = 0
@@ -50,6 +51,7 @@ FULL: Final = Plan(
     hold_stages=TRANSACTIONAL,
     silent=10,
     reset=10,
+    spoils=10,
 )
 
 SHORT: Final = Plan(
@@ -65,6 +67,7 @@ SHORT: Final = Plan(
     hold_stages=("accept", "dispatch"),
     silent=1,
     reset=1,
+    spoils=1,
 )
 
 _PLAIN: Final = Plan(seconds=20, rate=100)
@@ -94,7 +97,7 @@ MUTANTS: Final = {
             "no_rewind",
             "G1",
             "after an abort the records are not read again",
-            Plan(seconds=45, rate=100, hold_stages=("accept", "fallback"), silent=2, reset=2),
+            Plan(seconds=40, rate=100, hold_stages=("accept", "fallback", "receipts"), spoils=6),
         ),
         Mutant(
             "read_uncommitted",

@@ -9,6 +9,8 @@ Modes of a hold:
   silent  the frame and all that follows on its connection are swallowed; nobody hangs up
   reset   the client's connection is reset at once, the frame is kept
   replay  the frame goes through; a copy is delivered in the next transaction
+  spoil   no frame is held: the answer to a transaction's offsets says that the generation is old,
+          as after a rebalance, so that the transaction has to be aborted
 
 As a program it takes orders as JSON lines on stdin ({"do": "hold", "mode": ..., "match": ...},
 {"do": "cut"}, {"do": "delay", "ms": ...}, {"do": "black_hole", "on": ...}) and tells what happened
@@ -147,7 +149,7 @@ class KafkaProxy:
     def _take(self, request: frames.Request, body: bytes, link: Link) -> str:
         """The mode of the armed hold that wants this EndTxn; empty when none does."""
         name = request.transactional_id
-        chosen = next((hold for hold in self._armed if hold.match in name), None)
+        chosen = self._armed_for(name, "silent", "reset", "replay")
         if chosen is None or name in self._held:
             return ""
         self._armed.remove(chosen)
@@ -171,8 +173,10 @@ class KafkaProxy:
                 (correlation,) = struct.unpack_from(">i", body)
                 request = link.waiting.pop(correlation, None)
                 if request is not None and request.api in frames.TRANSACTIONAL:
-                    if await self._watch(request, body, link):
+                    watched = await self._watch(request, body, link)
+                    if watched is None:
                         continue
+                    body = watched
                 elif request is not None:
                     body = frames.with_port(body, self._upstream[0], self._upstream[1], self.port)
                 if self.black_hole or link.swallowed or link.client.is_closing():
@@ -186,24 +190,39 @@ class KafkaProxy:
                 link.client.close()
             link.upstream.close()
 
-    async def _watch(self, request: frames.Request, body: bytes, link: Link) -> bool:
-        """Follows transactions by their answers; True when the answer must not go on."""
+    async def _watch(self, request: frames.Request, body: bytes, link: Link) -> bytes | None:
+        """Follows transactions by their answers; what goes on to the client, if anything does."""
         name = request.transactional_id
         hold = self._held.get(name)
+        if request.api == frames.TXN_OFFSET_COMMIT:
+            return self._spoiled(request, body)
         if request.api == frames.PRODUCE:
             if name:
                 self._produced.add(name)
             if hold is not None and hold.moved_on and not hold.released:
                 await self._release(hold)
-            return False
+            return body
         if hold is None:
-            return False
+            return body
         if hold.answer is not None and link.upstream is hold.upstream and request == hold.request:
             hold.answer.set_result(body)
-            return True
+            return None
         if frames.error_code(request, body) == 0:
             hold.moved_on = True
-        return False
+        return body
+
+    def _spoiled(self, request: frames.Request, body: bytes) -> bytes:
+        name = request.transactional_id
+        chosen = self._armed_for(name, "spoil")
+        if chosen is None or name not in self._produced:
+            return body
+        self._armed.remove(chosen)
+        for event in ("held", "released"):
+            self._tell({"event": event, "mode": "spoil", "id": name, "error": None})
+        return frames.with_offset_errors(request, body, frames.ILLEGAL_GENERATION)
+
+    def _armed_for(self, name: str, *modes: str) -> Hold | None:
+        return next((one for one in self._armed if one.match in name and one.mode in modes), None)
 
     async def _release(self, hold: Hold) -> None:
         """Delivers the held frame, and tells what the broker says of it."""

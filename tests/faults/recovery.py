@@ -71,6 +71,7 @@ class Wait:
     seconds: float | None = None
     over: threading.Event = field(default_factory=threading.Event)
     missing: dict[Place, int] = field(default_factory=dict)
+    first_missing: dict[Place, int] = field(default_factory=dict)  # what was in flight
 
 
 class Recoveries:

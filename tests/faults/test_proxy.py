@@ -102,3 +102,20 @@ def test_a_rebuilt_producer_fences_the_late_frame(
     seen, released = _torn(kafka, proxy, mode, NONE)
     assert released["error"] != 0
     assert seen == [b"first"]
+
+
+def test_a_spoilt_answer_to_offsets_aborts_the_transaction(kafka: str, proxy: ProxyProcess) -> None:
+    """What a rebalance does now and then: nothing is committed, and the producer goes on."""
+    name = f"spoilt-{uuid.uuid4().hex[:8]}"
+    with topics(kafka, "out") as [topic]:
+        cluster = Cluster(proxy.address, prefix="")
+        member = cluster.consumer(name)
+        metadata = member.consumer_group_metadata()
+        writer = Transactions(cluster, name, BrokerClock())
+        proxy.order("hold", mode="spoil", match=name)
+        offsets = [TopicPartition(topic, 0, 1)]
+        with pytest.raises(Aborted):
+            writer.commit([Encoded(topic, b"k", b"aborted")], [], offsets, metadata)
+        writer.commit([Encoded(topic, b"k", b"again")], [], offsets, metadata)
+        member.close()
+        assert read_all(kafka, [(topic, 0)]) == [b"again"]
