@@ -55,7 +55,8 @@ class _Stopping(Exception):
 
 
 class SinkLoop:
-    """One worker; `slot` None is for one that comes and goes. `topics` are the catalogue's names of what the sink reads, with their records.
+    """One worker; `slot` None is for one that comes and goes. `topics` are the catalogue's names of
+    what the sink reads, with their records.
 
     `to_row` makes a row, `unreadable` the row of a record that cannot be read (with a reason);
     both take the record and the id of its topic, and a row ends in topic, topic id, partition,
