@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pipeline.channels import render
 from pipeline.domain import ids
 from pipeline.domain.drafts import NO_TENANT, blank_event, source_of
 from pipeline.domain.outcomes import Answer, Emit, Inbound
 from pipeline.domain.suppressions import suppressed
 from pipeline.domain.switches import NONE, Switches
+from pipeline.domain.turns import Limits
 from pipeline.providers import PROVIDERS
 from pipeline.runtime.admin import verify
 from pipeline.runtime.clickhouse import Store
@@ -35,6 +37,7 @@ from pipeline.settings.config import Config
 from pipeline.settings.environment import Settings
 from pipeline.stages import gateway, sink
 from pipeline.stages.accept import AcceptConfig, accept
+from pipeline.stages.dispatch import Dispatch, DispatchConfig
 from pipeline.stages.fallback import Fallback
 from pipeline.stages.receipts import Receipts
 from pipeline.topology import CATALOGUE
@@ -255,13 +258,12 @@ def _gateway(parts: Parts) -> None:
 
 
 def _sink(parts: Parts) -> None:
-    store = Store(parts.settings.clickhouse_url.get_secret_value())
-    store.migrate()
+    store = Store(parts.settings.clickhouse_url.get_secret_value(), sink.COLUMNS)
     SinkLoop(
         parts.cluster,
         store,
         parts.codec,
-        parts.slot,
+        parts.slot if parts.static else None,
         {topic.name: topic.record for topic in CATALOGUE.inputs("sink")},
         sink.to_row,
         sink.unreadable,
@@ -270,7 +272,36 @@ def _sink(parts: Parts) -> None:
 
 
 def _dispatch(parts: Parts) -> None:
-    DispatchWorker(parts).run(parts.stop)
+    tables = Tables(parts.cluster, parts.wire, "dispatch", ["suppressions"], parts.clock)
+
+    def is_suppressed(tenant: str, hashed: str, channel: str, category: str, now: int) -> bool:
+        return suppressed(tables.rows("suppressions"), tenant, hashed, channel, category, now)
+
+    accounts = tuple(parts.config.accounts.values())
+    key_id, key = next(iter(parts.settings.reference_key_table.items()))
+    config = DispatchConfig(
+        accounts=accounts,
+        adapters=PROVIDERS,
+        render=render,
+        pepper=parts.pepper,
+        reference_key_id=key_id,
+        reference_key=key,
+    )
+    limits = parts.config.dispatch
+    DispatchWorker(
+        parts.cluster,
+        parts.codec,
+        Dispatch(config, is_suppressed, parts.switches),
+        parts.slot,
+        parts.clock,
+        tables=tables,
+        limits=Limits(limits.slots, limits.provider_share, limits.provider_waiting),
+        longest_request_ms=max((account.timeout_ms for account in accounts), default=0),
+        static=parts.static,
+        switches=parts.switches,
+        on_step=parts.on_step,
+    ).run(parts.stop)
+    tables.close()
 
 
 RUN: Final[Mapping[str, Callable[[Parts], None]]] = {

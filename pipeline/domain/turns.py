@@ -65,17 +65,17 @@ class Turns(Generic[K, T]):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much dispatch holds at once. A provider gets at most `slots / share` requests in flight,
+    """How much dispatch holds at once. A provider gets at most a `share` of the requests in flight,
     so that one that hangs leaves room for the rest, and `waiting` commands per lane behind them."""
 
     slots: int = 128
-    share: int = 4
+    share: float = 0.25
     waiting: int = 500
 
     @property
     def per_provider(self) -> int:
         """Requests in flight that one provider may have."""
-        return max(1, self.slots // self.share)
+        return max(1, int(self.slots * self.share))
 
 
 class Place(Enum):
