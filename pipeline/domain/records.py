@@ -239,6 +239,7 @@ class Callback(TypedDict):
     """A provider's webhook as it came (`callbacks`), verified, without credentials."""
 
     record_version: int
+    tenant: str
     callback_id: str
     provider: str
     received_at: int

@@ -35,6 +35,7 @@ from pipeline.domain.switches import NONE, Switches
 from pipeline.domain.texts import Rendered
 
 STAGE: Final = "dispatch"
+READS: Final = ("send.{channel}.{lane}",)
 WRITES: Final = ("dispatched", "failed", "references", "dead-letter", "dispatch.journal")
 
 MAX_KEYED_REQUESTS: Final = 3

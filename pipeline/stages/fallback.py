@@ -41,6 +41,24 @@ from pipeline.domain.records import (
 from pipeline.domain.switches import NONE, Switches
 from pipeline.domain.tracing import carried
 
+STAGE: Final = "fallback"
+READS: Final = (
+    "profiles",
+    "accepted.{lane}",
+    "dispatched",
+    "delivered",
+    "read",
+    "failed",
+)
+WRITES: Final = (
+    "rejected",
+    "send.{channel}.{lane}",
+    "timed-out",
+    "late-receipts",
+    "outcomes",
+    "dead-letter",
+)
+
 GRACE_MS: Final = 15_000
 """After a command's expires_at, until it is surely dead: send lease, request time and slack."""
 

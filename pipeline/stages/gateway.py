@@ -23,6 +23,7 @@ from pipeline.domain.webhooks import (
 )
 
 STAGE: Final = "gateway"
+READS: Final = ()
 WRITES: Final = ("callbacks",)
 
 ID_HEADER: Final = "webhook-id"
@@ -61,6 +62,7 @@ def receive(provider: str, request: WebRequest, now: int, config: GatewayConfig)
         return Refusal(413, "body_too_large")
     callback: Callback = {
         "record_version": RECORD_VERSION,
+        "tenant": "",  # an account may serve several; the reference in the body says which
         "callback_id": ids.callback_id(account.name, _name(request)),
         "provider": account.name,
         "received_at": now,

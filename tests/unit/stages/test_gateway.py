@@ -53,6 +53,7 @@ def test_a_signed_webhook_becomes_a_record_with_its_bytes() -> None:
     assert (found.topic, found.key) == ("callbacks", None)
     assert taken(found) == {
         "record_version": 1,
+        "tenant": "",
         "callback_id": taken(found)["callback_id"],
         "provider": "sms-one",
         "received_at": NOW,
