@@ -76,11 +76,13 @@ class Chaos:
         return line
 
     def _kill_row(self) -> list[Callable[[], None]]:
-        plan, row = self._plan, []
-        for stage in plan.kill_stages:
-            line = self._line(f"kill -9 {stage}", plan.kills)
-            for number in range(plan.kills):
-                row.append(_bound(self._kill, line, stage, number % 2))
+        plan = self._plan
+        lines = {stage: self._line(f"kill -9 {stage}", plan.kills) for stage in plan.kill_stages}
+        row = [
+            _bound(self._kill, lines[stage], stage, number % 2)
+            for stage in plan.kill_stages
+            for number in range(plan.kills)
+        ]
         self._random.shuffle(row)
         return row
 
@@ -88,18 +90,23 @@ class Chaos:
         plan, row = self._plan, []
         if plan.terms:
             line = self._line("SIGTERM", plan.terms)
-            for number in range(plan.terms):
-                stage = plan.term_stages[number % len(plan.term_stages)]
-                row.append(_bound(self._term, line, stage, number // len(plan.term_stages) % 2))
+            stages = plan.term_stages
+            row += [
+                _bound(self._term, line, stages[number % len(stages)], number // len(stages) % 2)
+                for number in range(plan.terms)
+            ]
         if plan.stops:
             line = self._line(f"SIGSTOP dispatch {plan.stop_s:.0f} s", plan.stops)
-            for number in range(plan.stops):
-                row.append(_bound(self._stop, line, "dispatch", number % 2))
+            row += [
+                _bound(self._stop, line, "dispatch", number % 2) for number in range(plan.stops)
+            ]
         if plan.joins:
             line = self._line("third worker joins, leaves", plan.joins)
-            for number in range(plan.joins):
-                stage = plan.join_stages[number % len(plan.join_stages)]
-                row.append(_bound(self._visit, line, stage))
+            stages = plan.join_stages
+            row += [
+                _bound(self._visit, line, stages[number % len(stages)])
+                for number in range(plan.joins)
+            ]
         holds = {
             "silent": ("EndTxn held, silent", plan.silent),
             "reset": ("EndTxn held, reset", plan.reset),
@@ -109,9 +116,11 @@ class Chaos:
         for mode, (test, count) in holds.items():
             if count:
                 line = self._line(test, count)
-                for number in range(count):
-                    stage = plan.hold_stages[number % len(plan.hold_stages)]
-                    row.append(_bound(self._hold, line, stage, mode))
+                stages = plan.hold_stages
+                row += [
+                    _bound(self._hold, line, stages[number % len(stages)], mode)
+                    for number in range(count)
+                ]
         self._random.shuffle(row)
         return row
 

@@ -149,7 +149,8 @@ class Stack:
 
     def provider_stats(self) -> Mapping[str, int] | None:
         """What the simulator says of itself; None when it does not answer."""
-        return fetch_json(f"http://{HOST}:{self._simulator}/stats")
+        found: Mapping[str, int] | None = fetch_json(f"http://{HOST}:{self._simulator}/stats")
+        return found
 
     def gateway_ready(self, slot: int) -> bool:
         """Whether this gateway takes callbacks."""
