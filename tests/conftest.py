@@ -1,6 +1,5 @@
 """What every test gets: services that are there or the test fails, and no error swallowed."""
 
-import gc
 import logging
 import os
 import sys
@@ -110,8 +109,6 @@ def _nothing_swallowed(expected_errors: ExpectedErrors) -> Iterator[None]:
     logging.getLogger().addHandler(caught)
     try:
         yield
-        if lost:
-            gc.collect()
     finally:
         logging.getLogger().removeHandler(caught)
         sys.unraisablehook, threading.excepthook = former

@@ -175,14 +175,26 @@ def _decompress(body: bytes, encoding: str) -> bytes:
     if encoding == "deflate":
         return zlib.decompress(body)
     if encoding == "lz4":
-        import lz4.frame
-
-        return bytes(lz4.frame.decompress(body))
+        return _decompress_lz4(body)
     if encoding == "zstd":
         from backports import zstd
 
         return bytes(zstd.decompress(body))
     raise ValueError(f"content encoding {encoding!r} is not one of gzip, deflate, lz4, zstd")
+
+
+def _decompress_lz4(body: bytes) -> bytes:
+    """All frames of the body: clients write one per block, and the library reads only the first."""
+    import lz4.frame
+
+    parts = []
+    while body:
+        frame = lz4.frame.LZ4FrameDecompressor()
+        parts.append(frame.decompress(body))
+        if not frame.eof:
+            raise ValueError("the lz4 frame is cut off")
+        body = frame.unused_data or b""
+    return b"".join(parts)
 
 
 class Front:

@@ -115,14 +115,11 @@ class EmbeddedKafka:
         """
         jars = kafka_jars(progress, self._cache)
         self._take_data()
-        properties = self.data / "server.properties"
-        properties.write_text("".join(f"{k}={v}\n" for k, v in self._properties().items()))
-        if not (self.data / "log" / "meta.properties").exists():
-            self._format(jars, properties)
-        self._process = tether.spawn(
-            [*_java(jars, f"-Xmx{HEAP}"), "kafka.Kafka", str(properties)], log=self.log
-        )
-        self._await_answer()
+        try:
+            self._run(jars)
+        except BaseException:
+            self.kill()
+            raise
 
     def stop(self) -> None:
         """Ends the broker cleanly, after a while without manners. Does nothing when it is gone."""
@@ -148,6 +145,16 @@ class EmbeddedKafka:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _run(self, jars: Path) -> None:
+        properties = self.data / "server.properties"
+        properties.write_text("".join(f"{k}={v}\n" for k, v in self._properties().items()))
+        if not (self.data / "log" / "meta.properties").exists():
+            self._format(jars, properties)
+        self._process = tether.spawn(
+            [*_java(jars, f"-Xmx{HEAP}"), "kafka.Kafka", str(properties)], log=self.log
+        )
+        self._await_answer()
 
     def _properties(self) -> dict[str, str]:
         bound = {"CLIENTS": self.port} | {one.name: one.port for one in self._listeners}
@@ -218,7 +225,6 @@ class EmbeddedKafka:
             if gone is None
             else f"ended with status {gone}"
         )
-        self.kill()
         raise StartError(f"The embedded Kafka {why}. The end of {self.log}:\n{_tail(self.log)}")
 
 
