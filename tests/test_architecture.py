@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 import pipeline.stages
+from pipeline.channels import CHANNELS
 from pipeline.commands.topics import markdown
+from pipeline.domain.policy import CHANNEL_ADDRESS
+from pipeline.domain.records import PRIORITIES
 from pipeline.runtime.codec import Codec, file_name, from_json, load_schemas
 from pipeline.topology import CATALOGUE, RECORDS, STAGES, resource
 
@@ -142,6 +145,16 @@ def _named(kind: Any) -> Any:
     return str(kind).rpartition(".")[2]
 
 
+def test_content_stands_only_where_the_catalogue_says_so():
+    """G9: no text, address or raw bytes in any topic that is not marked `content: true`."""
+    for topic in CATALOGUE:
+        for record in topic.records.values():
+            definitions = _definitions(SCHEMAS[record], {})
+            fields = {field["name"] for found in definitions.values() for field in found["fields"]}
+            private = {"text", "html", "address", "phone", "email", "body", "raw_key", "raw_value"}
+            assert topic.content or not fields & private, f"{topic.name}: {fields & private}"
+
+
 def test_there_is_a_schema_for_each_record_and_no_other():
     files = {path.name for path in (ROOT / "schemas").glob("*.avsc")}
     assert files == {file_name(record) for record in RECORDS}
@@ -192,6 +205,11 @@ def test_event_examples_are_of_every_kind():
 
 
 # --------------------------------------------------------------------------------------- the stages
+
+
+def test_lanes_are_the_priorities_and_channels_the_channels():
+    assert CATALOGUE.lanes == PRIORITIES
+    assert set(CATALOGUE.channels) == set(CHANNELS) == set(CHANNEL_ADDRESS)
 
 
 def _stage_modules() -> dict[str, Any]:
