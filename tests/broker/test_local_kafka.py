@@ -87,6 +87,11 @@ def test_two_on_one_machine_do_not_collide(broker: EmbeddedKafka, tmp_path: Path
         other.stop()
 
 
+def _refused(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)],
@@ -100,8 +105,7 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
         parent.wait(10)
         until(lambda: not alive(int(pid)))
     port = int(bootstrap.rsplit(":", 1)[1])
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    until(lambda: _refused(port))
 
 
 def test_a_broker_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
