@@ -58,6 +58,7 @@ class Task:
     number: int
     state: TaskState
     positions: dict[str, int]
+    since: int  # when it became ours: nobody listened for it before
     waiting: deque[Inbound] = field(default_factory=deque)
 
 
@@ -193,7 +194,7 @@ class StatefulWorker:
         states = self._restorer.open(numbers)
         for number in numbers:
             positions = {p[0]: found[p].offset for p in self._parts(number)}
-            self.tasks[number] = Task(number, states[number], positions)
+            self.tasks[number] = Task(number, states[number], positions, self.clock.now())
             self._stage.on_start(number, states[number], self.clock.now())
         self._announce(numbers, released=False)
         self._fetch.assign({part: found[part].offset for part in parts})
@@ -366,7 +367,8 @@ class StatefulWorker:
             due, key = timer_of(entry)
             value = task.state.get(key)
             blind = due > heard
-            if value is None or (blind and now - due < self._stage.hold_ms(key, value)):
+            held = now - max(due, task.since)
+            if value is None or (blind and held < self._stage.hold_ms(key, value)):
                 continue
             self._wake(Wake(key, due, blind), task, batch, now)
             fired += 1
