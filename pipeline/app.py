@@ -1,6 +1,7 @@
 """Where settings, stages and the runtime meet: builds one worker of one stage and runs it."""
 
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -62,6 +63,7 @@ class Parts:
     codec: Codec
     wire: Wire
     clock: Clock
+    partitions: int
     slot: int
     static: bool
     switches: Switches
@@ -70,6 +72,7 @@ class Parts:
 
     @property
     def pepper(self) -> bytes:
+        """What recipients' keys are made with."""
         return self.settings.pepper_bytes
 
     def directory(self, stage: str) -> Path:
@@ -79,9 +82,7 @@ class Parts:
 
 def cluster_of(settings: Settings) -> Cluster:
     """The cluster that the settings name."""
-    return Cluster(
-        settings.bootstrap, settings.prefix, settings.security, settings.group_protocol
-    )
+    return Cluster(settings.bootstrap, settings.prefix, settings.security, settings.group_protocol)
 
 
 def codec_of(settings: Settings) -> Codec:
@@ -105,7 +106,7 @@ def run_stage(
     *,
     stop: threading.Event,
     static: bool = True,
-    on_step: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] = lambda _step: None,
 ) -> None:
     """Runs one worker until `stop` is set. Blocks.
 
@@ -121,7 +122,7 @@ def run_stage(
     lock = SlotLock(settings.data_dir / "locks", f"{settings.prefix}{stage}", slot)
     cluster, codec = cluster_of(settings), codec_of(settings)
     fingerprint = ids.pepper_fingerprint(settings.pepper_bytes)
-    verify(cluster, codec, fingerprint, stage)
+    partitions = verify(cluster, codec, fingerprint, stage)
     parts = Parts(
         settings=settings,
         config=config,
@@ -129,6 +130,7 @@ def run_stage(
         codec=codec,
         wire=Wire(cluster, codec),
         clock=BrokerClock(),
+        partitions=partitions,
         slot=slot,
         static=static,
         switches=switches,
@@ -150,7 +152,9 @@ def _accept(parts: Parts) -> None:
         decode=parts.codec.decode,
         tenants=parts.config.tenants,
         switches=parts.switches,
-        random_id=(lambda: str(uuid.uuid4())) if parts.switches.random_message_id else None,
+        random_id=(lambda: str(uuid.UUID(bytes=os.urandom(16))))
+        if parts.switches.random_message_id
+        else None,
     )
     StatelessWorker(
         parts.cluster,
@@ -182,9 +186,7 @@ def _accept_crashed(record: Inbound, tenants: Mapping[str, str]) -> list[Answer]
 
 
 def _fallback(parts: Parts) -> None:
-    tables = Tables(
-        parts.cluster, parts.wire, "fallback", [PROGRESS, "suppressions"], parts.clock
-    )
+    tables = Tables(parts.cluster, parts.wire, "fallback", [PROGRESS, "suppressions"], parts.clock)
     tables.load(_LOAD_S)
 
     def is_suppressed(tenant: str, channel: str, category: str, address: str) -> bool:
@@ -210,7 +212,7 @@ def _fallback(parts: Parts) -> None:
         silence=lambda: Silence(
             parts.cluster.admin(),
             [parts.cluster.real(topic) for topic in events],
-            lambda: listened(tables.rows(PROGRESS)),
+            lambda: listened(tables.rows(PROGRESS), parts.partitions),
             parts.clock,
             parts.switches,
         ),

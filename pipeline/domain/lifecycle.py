@@ -34,14 +34,17 @@ _ENOUGH: Final[Mapping[str, int]] = {"accepted": 2, "delivered": 3, "read": 4}
 
 
 def message_key(message_id: str) -> bytes:
+    """State key of a message's life."""
     return b"m:" + message_id.encode()
 
 
 def content_key(message_id: str) -> bytes:
+    """State key of a message's content, kept while it is open."""
     return b"c:" + message_id.encode()
 
 
 def profile_key(recipient_key: str) -> bytes:
+    """State key of a recipient's profile."""
     return b"p:" + recipient_key.encode()
 
 

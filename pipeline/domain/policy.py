@@ -35,6 +35,8 @@ class PriorityPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RouteStep:
+    """One step of a configured route; a window of None is the priority's."""
+
     channel: str
     window_ms: int | None = None
     success: str = "delivered"

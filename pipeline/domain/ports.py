@@ -53,6 +53,8 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
+    """What goes to a provider, complete."""
+
     method: str
     url: str
     headers: Mapping[str, str]

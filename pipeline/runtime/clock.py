@@ -38,12 +38,15 @@ class BrokerClock:
         self._observed = False
 
     def now(self) -> int:
+        """The broker's time in milliseconds since the epoch."""
         return int(self._base_ms + (time.monotonic() - self._at) * 1000)
 
     def monotonic(self) -> float:
+        """Seconds that only ever go forward."""
         return time.monotonic()
 
     def observe(self, append_ms: int) -> None:
+        """Takes the append time of a record that was acknowledged just now."""
         self._base_ms, self._at, self._observed = float(append_ms), time.monotonic(), True
 
     def skew_ms(self) -> float:

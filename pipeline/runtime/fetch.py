@@ -58,6 +58,7 @@ class Fetch:
 
     @property
     def topics(self) -> list[str]:
+        """The cluster's names of what is read."""
         return list(self._lane_of)
 
     @property
@@ -150,5 +151,6 @@ class Fetch:
         return end if self._next.get(part, 0) <= processed < end else processed
 
     def close(self) -> None:
+        """Ends the clients."""
         for consumer in self._consumers:
             consumer.close()

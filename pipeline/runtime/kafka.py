@@ -45,6 +45,7 @@ class Cluster:
         return topic.removeprefix(self.prefix)
 
     def group(self, stage: str) -> str:
+        """The consumer group of a stage."""
         return self.prefix + stage
 
     def transactional_id(self, stage: str, slot: int) -> str:
@@ -117,9 +118,9 @@ class Cluster:
         return self.consumer(group, **options)
 
     def admin(self) -> AdminClient:
+        """An admin client; keep it while an answer is out."""
         return AdminClient(self._common())
 
 
 def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("_", "."): value for name, value in options.items()}
-

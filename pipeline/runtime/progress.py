@@ -14,7 +14,6 @@ from pipeline.runtime.codec import Codec
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.listening import Ends, Part
 from pipeline.runtime.stateful import StatefulWorker
-from pipeline.topology import CATALOGUE
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +37,7 @@ class ProgressWriter:
         self._heard: dict[tuple[int, tuple[str, ...]], int] = {}
 
     def __call__(self, worker: StatefulWorker) -> None:
+        """One pass: asks, compares, publishes, whichever is due; never waits."""
         self._producer.poll(0)
         tasks = tuple(sorted(worker.tasks))
         if tasks != self._asked_tasks:
@@ -105,12 +105,11 @@ class ProgressWriter:
             self._clock.observe(message.timestamp()[1])
 
 
-def listened(rows: Mapping[str, Mapping[str, Any]]) -> tuple[int, int]:
+def listened(rows: Mapping[str, Mapping[str, Any]], tasks: int) -> tuple[int, int]:
     """Up to when all of receipts' tasks have worked through callbacks, and through what they join;
-    0 while a task has said nothing yet."""
-    count = CATALOGUE.topic("callbacks").partitions
+    0 while one of the `tasks` has said nothing yet."""
     mine = [row for row in rows.values() if row["stage"] == "receipts"]
-    if len(mine) < count:
+    if len(mine) < tasks:
         return 0, 0
     return (
         min(row["callbacks_through"] for row in mine),

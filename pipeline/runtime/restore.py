@@ -108,4 +108,5 @@ class Restorer:
         self._consumer.unassign()
 
     def close(self) -> None:
+        """Ends the client."""
         self._consumer.close()

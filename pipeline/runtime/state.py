@@ -43,9 +43,7 @@ def _options() -> Options:
 class TaskState:
     """State of one task; also what its stage sees of it (`StateView`). One thread owns it."""
 
-    def __init__(
-        self, task: int, path: Path, encode: Encode, decode: Decode, index: Index
-    ) -> None:
+    def __init__(self, task: int, path: Path, encode: Encode, decode: Decode, index: Index) -> None:
         self.task = task
         self._path = path
         self._encode, self._decode, self._index = encode, decode, index

@@ -10,7 +10,7 @@ the window that it would have ended.
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,6 @@ from pipeline.domain.ports_stage import (
 )
 from pipeline.domain.switches import NONE, Switches
 from pipeline.runtime.clock import Clock, wait
-
 from pipeline.runtime.fetch import IDLE_POLL_S, Fetch, Part
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.listening import Silence
@@ -39,7 +38,6 @@ from pipeline.runtime.state import TaskState
 from pipeline.runtime.tasks import Handover, Membership, committed
 from pipeline.runtime.transaction import Aborted, Encoded, Fenced, Transactions
 from pipeline.runtime.wire import Wire, crash_letter, poison_letter
-from pipeline.topology import CATALOGUE
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +97,10 @@ class StatefulWorker:
         *,
         lanes: Sequence[Lane],
         silence: Callable[[], Silence] | None = None,
-        each_pass: Callable[["StatefulWorker"], None] = lambda worker: None,
+        each_pass: Callable[["StatefulWorker"], None] = lambda _worker: None,
         static: bool = True,
         switches: Switches = NONE,
-        on_step: Callable[[str], None] = lambda step: None,
+        on_step: Callable[[str], None] = lambda _step: None,
     ) -> None:
         self.name, self.clock = name, clock
         self.tasks: dict[int, Task] = {}
@@ -173,14 +171,9 @@ class StatefulWorker:
         self.transactions.commit([], [], offsets, self._membership.metadata)
 
     def _parts(self, number: int) -> list[Part]:
-        shift = 1 if self._switches.topics_by_assignor else 0
-        events = {"delivered", "read", "failed", "dispatched"}
-        return [
-            (topic, (number + shift) % CATALOGUE.partitions)
-            if self._cluster.logical(topic) in events
-            else (topic, number)
-            for topic in self._fetch.topics
-        ]
+        if self._switches.topics_by_assignor:  # as assignors do: each topic by itself
+            return [(topic, number ^ (place % 2)) for place, topic in enumerate(self._fetch.topics)]
+        return [(topic, number) for topic in self._fetch.topics]
 
     def _take_over(self, numbers: list[int]) -> None:
         """Makes tasks ours: end what a dead owner left open, find the positions, rebuild the
@@ -443,6 +436,3 @@ class StatefulWorker:
     def position(self, topic: str, number: int) -> int:
         """Up to which offset a task's input is processed, markers included."""
         return self._heard_until((self._cluster.real(topic), number))
-
-    def owned(self) -> Mapping[int, Task]:
-        return self.tasks

@@ -149,6 +149,7 @@ class Source:
         return [TopicPartition(*part, offset, note) for part, offset in last.items()]
 
     def done(self, records: Sequence[Inbound]) -> None:
+        """Their transaction is committed."""
         for record in records:
             self._positions[self._part(record)] = record.offset + 1
 
@@ -171,6 +172,7 @@ class Source:
         self.rewind()
 
     def close(self) -> None:
+        """Leaves the group."""
         self._consumer.close()
         self._peek.close()
 
@@ -191,7 +193,7 @@ class StatelessWorker:
         *,
         static: bool = True,
         switches: Switches = NONE,
-        on_step: Callable[[str], None] = lambda step: None,
+        on_step: Callable[[str], None] = lambda _step: None,
     ) -> None:
         self.name, self.clock = name, clock
         self.transactions = Transactions(

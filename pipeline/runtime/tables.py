@@ -80,4 +80,5 @@ class Tables:
             log.warning("table %s, key %s: %s", record.topic, key, error)
 
     def close(self) -> None:
+        """Ends the client."""
         self._consumer.close()

@@ -50,6 +50,7 @@ class SlotLock:
         self._file.flush()
 
     def release(self) -> None:
+        """Gives the slot back before the process ends."""
         self._file.close()
 
 
@@ -65,6 +66,7 @@ class Handover:
     released: bool = False
 
     def text(self) -> str:
+        """As it stands in the commit metadata."""
         return f"1;tid={self.transactional_id};lease={self.lease_until};released={self.released:d}"
 
     @staticmethod
@@ -125,6 +127,7 @@ class Membership:
 
     @property
     def tasks(self) -> Sequence[int]:
+        """What the group says is ours."""
         return sorted(self._epochs)
 
     def epoch(self, task: int) -> int | None:

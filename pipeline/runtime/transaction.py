@@ -67,7 +67,7 @@ class Transactions:
         transactional_id: str,
         clock: Clock,
         switches: Switches = NONE,
-        on_step: Callable[[str], None] = lambda step: None,
+        on_step: Callable[[str], None] = lambda _step: None,
     ) -> None:
         self.transactional_id = transactional_id
         self.rebuilds = 0

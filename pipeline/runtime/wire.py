@@ -53,9 +53,11 @@ class StateCodec:
         self._codec, self._records = codec, records
 
     def encode(self, key: bytes, value: Mapping[str, Any]) -> bytes:
+        """The bytes of the entry under `key`."""
         return self._codec.encode(self._records[key.partition(b":")[0].decode()], value)
 
     def decode(self, raw: bytes) -> dict[str, Any]:
+        """The entry in `raw`."""
         return self._codec.decode(raw)[1]
 
 

@@ -82,12 +82,15 @@ class Fallback:
     # The shape of a stateful stage
 
     def index(self, key: bytes, value: Mapping[str, Any]) -> Sequence[bytes]:
+        """Timer, turn and sequence of a message; nothing else has any."""
         return lifecycle.index(key, cast(MessageState, value)) if key.startswith(b"m:") else ()
 
-    def hold_ms(self, key: bytes, value: Mapping[str, Any]) -> int:
+    def hold_ms(self, _key: bytes, value: Mapping[str, Any]) -> int:
+        """The patience of the message's priority with a silence nobody could hear out."""
         return self._policy.priorities[value["priority"]].blind_hold_ms
 
-    def on_start(self, task: int, state: StateView, now: int) -> None:
+    def on_start(self, task: int, _state: StateView, _now: int) -> None:
+        """Nothing of an earlier owner's open transaction counts."""
         self._counted[task] = dict.fromkeys(_COUNTS, 0)
 
     def on_commit(self, task: int, state: StateView, positions: Mapping[str, int]) -> list[Answer]:
@@ -111,6 +114,7 @@ class Fallback:
         return desk.answers()
 
     def on_record(self, record: Inbound, state: StateView, now: int) -> list[Answer]:
+        """A profile, a request, dispatch's word on a command, or a receipt."""
         desk = Desk(self, state)
         if record.topic == "profiles":
             if record.value is not None:
@@ -123,6 +127,7 @@ class Fallback:
         return desk.answers()
 
     def on_wake(self, wake: Wake, state: StateView, now: int) -> list[Answer]:
+        """A window, a retry, a deadline, a dead command, or the end of remembering."""
         desk = Desk(self, state)
         message = cast(MessageState, desk.get(wake.key))
         due_for = message["due_for"]
@@ -142,7 +147,7 @@ class Fallback:
             self._ask_turn(desk, message, now)
         return desk.answers()
 
-    def on_crash(self, record: Inbound, state: StateView, now: int, detail: str) -> list[Answer]:
+    def on_crash(self, record: Inbound, state: StateView, now: int, _detail: str) -> list[Answer]:
         """A fault of ours: the message ends as failed, so that nobody waits for it for ever."""
         desk = Desk(self, state)
         name = (record.value or {}).get("message_id") if isinstance(record.value, dict) else None

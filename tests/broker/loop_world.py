@@ -194,9 +194,9 @@ def loop_world(bootstrap: str, prefix: str, directory: Path) -> Iterator[LoopWor
     try:
         yield world
     finally:
-        for _, thread, stop in world.workers.values():
+        for _, _, stop in world.workers.values():
             stop.set()
-        for _, thread, stop in world.workers.values():
+        for _, thread, _ in world.workers.values():
             thread.join(15)
         keeper = cluster.admin()
         names = [n for n in keeper.list_topics(timeout=10).topics if n.startswith(prefix)]
