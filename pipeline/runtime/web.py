@@ -108,7 +108,9 @@ class _Server:
             # A compressed body is refused; nobody gets to unpack one on the way to that answer.
             auto_decompress=False,
             keepalive_timeout=self._options.idle_timeout_s,
-            lingering_time=1.0,
+            # A refused body is read to its end for so long: closing on bytes that nobody has read
+            # resets the connection, and the sender might never see why it was refused.
+            lingering_time=5.0,
             shutdown_timeout=1.0,  # what is left after our own wait is not worth more
         )
         await runner.setup()

@@ -172,7 +172,7 @@ def test_what_is_refused_is_counted_and_not_written(cluster: Cluster) -> None:
         assert post(port, large, signed(large, "w")).status == 413
         assert get(port, PATH)[0] == 405
         assert get(port, "/healthz") == (200, "ok\n")
-        assert get(port, "/readyz") == (200, "ready\n")
+        until(lambda: get(port, "/readyz") == (200, "ready\n"))
         _, metrics = get(port, "/metrics")
     counts = dict(re.findall(r'result="(\w+)"\} (\d+)', metrics))
     assert counts["wrong_signature"] == "2"
