@@ -134,7 +134,14 @@ class Transactions:
                     self._producer.poll(0.1)
 
     def _flush(self) -> None:
-        if self._producer.flush(_TIMEOUT_S) > 0:
+        try:
+            left = self._producer.flush(_TIMEOUT_S)
+        except SystemError as error:
+            # The client loses its own exception when a fatal error arrives during a flush.
+            raise KafkaException(
+                KafkaError(KafkaError._FATAL, "fatal while flushing", fatal=True)
+            ) from error
+        if left > 0:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         if self._failed is not None:
             raise KafkaException(self._failed)
