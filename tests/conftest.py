@@ -15,6 +15,7 @@ import pytest
 for _name in [name for name in os.environ if name.startswith("PIPELINE_")]:
     if _name != "PIPELINE_CACHE_DIR":
         del os.environ[_name]
+os.environ["PIPELINE_DATA_DIR"] = "/nowhere/set-by-tests"  # and no pipeline of theirs is found
 
 
 @pytest.fixture(scope="session")

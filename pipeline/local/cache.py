@@ -7,6 +7,7 @@ gets after its hash was right; so an interrupted download is repeated and a dama
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -101,6 +102,8 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _fetch_all(folder: Path, jars: list[Jar], progress: Progress) -> None:
+    for left in folder.glob(".fetch-*"):  # by one who was killed; we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
     total = sum(jar.size for jar in jars)
     progress(f"Fetching Apache Kafka: {len(jars)} files, {total / 1e6:.0f} MB, this once")
     done = 0

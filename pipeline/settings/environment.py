@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pipeline.domain.errors import BadInput
 
 MIN_SECRET_BYTES: Final = 16
+RUNNING: Final = "running.env"
+"""In the data directory, while `pipeline up` runs: how to reach it."""
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{0,60}")
 _KEY: Final = re.compile(r"(?:[0-9]|1[0-5])")
@@ -194,14 +196,20 @@ class Settings(BaseSettings):
         return self.public_url or f"http://{self.gateway_host}:{self.gateway_port}"
 
 
-def load_settings(**changes: Any) -> Settings:
+def load_settings(*, running: bool = True, **changes: Any) -> Settings:
     """The settings of this process's environment; `changes` (by field name) go first.
+
+    With `running`, what the environment leaves open comes from the pipeline that `pipeline up`
+    runs in the same data directory, if there is one.
 
     Raises:
         BadInput: names the variable, what is wrong and what is allowed; never a secret's value.
     """
     try:
         found = Settings()
+        file = changes.get("data_dir", found.data_dir) / RUNNING
+        if running and file.is_file():
+            found = Settings(_env_file=file)  # type: ignore[call-arg]
     except ValidationError as error:
         raise _bad(error) from None
     if not changes:

@@ -1,5 +1,7 @@
 """Connections and secrets come from the environment; secrets are never shown."""
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.domain.errors import BadInput
@@ -10,9 +12,10 @@ SECRET = "00112233445566778899aabbccddeeff"
 
 
 @pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable, *_ in describe():
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
 
 
 def test_nothing_set_means_embedded() -> None:
@@ -94,6 +97,18 @@ def test_a_wrong_value_names_the_variable_and_not_the_value(
     assert cure in caught.value.cure
     if "PEPPER" in variable or "KEYS" in variable:
         assert value not in str(caught.value)
+
+
+def test_a_running_pipeline_fills_what_is_left_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".pipeline").mkdir()
+    file = tmp_path / ".pipeline" / "running.env"
+    file.write_text(f"KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9\nPIPELINE_PEPPER={SECRET}\n")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "kafka.example.org:9092")
+    assert load_settings().bootstrap == "kafka.example.org:9092"
+    assert load_settings().pepper_bytes == bytes.fromhex(SECRET)
+    assert load_settings(running=False).pepper.get_secret_value() == ""
 
 
 def test_every_setting_has_a_meaning() -> None:
