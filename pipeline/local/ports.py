@@ -1,7 +1,9 @@
 """Ports on the loopback address: free ones, and a clear word about who holds a taken one."""
 
+import secrets
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +14,34 @@ class PortTaken(RuntimeError):
     """A wanted port is in use; the text says by whom, where that can be seen, and what to do."""
 
 
+# Below the range from which systems take the ports of outgoing connections: a server that is
+# killed and started again must find its port still free.
+_LOWEST: Final = 20_000
+_HIGHEST: Final = 32_000
+
+_given: set[int] = set()
+_lock = threading.Lock()
+
+
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that nobody listens on now and that this process has not been given before."""
+    with _lock:
+        for _ in range(1_000):
+            port = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST)
+            if port not in _given and _bindable(port) is None:
+                _given.add(port)
+                return port
+    raise PortTaken(f"no port from {_LOWEST} to {_HIGHEST} is free on {HOST}")
+
+
+def _bindable(port: int) -> OSError | None:
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            return error
+    return None
 
 
 def claim(port: int, what: str, setting: str) -> int:
@@ -27,15 +52,12 @@ def claim(port: int, what: str, setting: str) -> int:
     """
     if port == 0:
         return free_port()
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise PortTaken(
-                f"{what} wants port {port}, which {holder(port)} holds. Stop it, or set {setting}"
-                f" to another port ({error.strerror})."
-            ) from error
+    error = _bindable(port)
+    if error is not None:
+        raise PortTaken(
+            f"{what} wants port {port}, which {holder(port)} holds. Stop it, or set {setting}"
+            f" to another port ({error.strerror})."
+        )
     return port
 
 

@@ -23,3 +23,9 @@ def test_a_free_port_is_given_as_it_is() -> None:
     port = free_port()
     assert claim(port, "The gateway", "--port") == port
     assert claim(0, "The gateway", "--port") > 0
+
+
+def test_no_port_is_given_twice_and_none_that_outgoing_connections_take() -> None:
+    ports = [free_port() for _ in range(200)]
+    assert len(set(ports)) == 200
+    assert all(20_000 <= port < 32_000 for port in ports)
