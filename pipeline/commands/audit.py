@@ -162,18 +162,27 @@ class _Audit:
             self._say(f"waiting for the sink: {sum(behind.values())} offsets to go")
             time.sleep(_POLL_S)
 
-    def _rows(self, condition: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def _rows(self, condition: str) -> list[tuple[Any, ...]]:
         """Unique events by topic and partition, of the topics as they are now."""
         return self._store.query(
             "SELECT _topic, _partition, count() FROM events_unique"
-            " WHERE _topic_id IN {ids:Array(String)} AND " + condition + " GROUP BY 1, 2",
-            {"ids": sorted(self._ids.values()), **values},
+            f" WHERE {_OURS} AND {condition} GROUP BY 1, 2",
+            {"ids": sorted(self._ids.values())},
         )
+
+    def _messages(self, kind: str, condition: str) -> set[str]:
+        """The ids of the messages of one kind of row."""
+        found = self._store.query(
+            f"SELECT DISTINCT message_id FROM events WHERE {_OURS} AND kind = '{kind}'"
+            f" AND {condition}",
+            {"ids": sorted(self._ids.values())},
+        )
+        return {name for (name,) in found}
 
     def _compare(self, ranges: Mapping[Place, Range], *, full: bool) -> dict[Place, int]:
         """Kafka against ClickHouse, record by record; returns the repeated records by place."""
         records = self._count(ranges)
-        rows = {(topic, number): n for topic, number, n in self._rows(_WITHIN, _bounds(ranges))}
+        rows = {(topic, number): n for topic, number, n in self._rows(_within(ranges))}
         repeated: dict[Place, int] = {}
         for topic in self._topics:
             places = [place for place in ranges if place[0] == topic]
@@ -241,7 +250,7 @@ class _Audit:
         report, ledgers = self._report, before.ledgers
         report.totals = books.totals(ledgers)
         positions = _positions(ledgers)
-        accepted = self._rows(f"kind = 'accepted' AND {_BELOW}", {"ends": _keyed(positions)})
+        accepted = self._rows(f"kind = 'accepted' AND {_below(positions)}")
         again: Counter[int] = Counter()
         for (topic, number), n in repeated.items():
             if topic.startswith("accepted."):
@@ -253,8 +262,8 @@ class _Audit:
             for place, (_, end) in ranges.items()
             if place[0].startswith("accepted.")
         )
-        ends = _keyed({place: end for place, (_, end) in ranges.items()})
-        outcomes = _by_partition(self._rows(f"kind = 'outcomes' AND {_BELOW}", {"ends": ends}))
+        stored = self._rows(f"kind = 'outcomes' AND {_below(_ends(ranges))}")
+        outcomes = _by_partition(stored)
         report.outcomes = sum(outcomes.values())
         report.problems += books.check_accepted(ledgers, rows, again)
         report.problems += books.check_opened(ledgers)
@@ -264,8 +273,9 @@ class _Audit:
     def _doubled(self) -> list[Problem]:
         """No event has two rows that readers see."""
         found = self._store.query(
-            "SELECT _topic, event_id FROM events_unique WHERE _topic_id IN {ids:Array(String)}"
-            " GROUP BY _topic, event_id HAVING count() > 1 ORDER BY 1, 2 LIMIT {most:UInt32}",
+            "SELECT _topic, event_id FROM events_unique WHERE "
+            + _OURS
+            + " GROUP BY _topic, event_id HAVING count() > 1 ORDER BY 1, 2 LIMIT {most:UInt32}",
             {"ids": sorted(self._ids.values()), "most": books.SHOWN},
         )
         return [
@@ -275,42 +285,37 @@ class _Audit:
 
     def _by_message(self, ledgers: Mapping[int, Ledger], ranges: Mapping[Place, Range]) -> None:
         """Outcomes are read before accepted, so that none can seem to have come from nowhere."""
-        ends = _keyed({place: end for place, (_, end) in ranges.items()})
-        below = {"ends": _keyed(_positions(ledgers)), "ids": sorted(self._ids.values())}
-        settled = {
-            name for (name,) in self._store.query(_MESSAGES_SETTLED, {**below, "ends": ends})
-        }
-        accepted = {name for (name,) in self._store.query(_MESSAGES_ACCEPTED, below)}
-        ever = {name for (name,) in self._store.query(_MESSAGES_EVER, {"ids": below["ids"]})}
+        settled = self._messages("outcomes", _below(_ends(ranges)))
+        accepted = self._messages("accepted", _below(_positions(ledgers)))
+        ever = self._messages("accepted", "1")
         self._report.problems += books.check_messages(
             ledgers, len(accepted), len(accepted - settled), settled - ever
         )
 
 
-_PLACE: Final = "concat(_topic, ':', toString(_partition))"
-_BELOW: Final = "_offset < {ends:Map(String, Int64)}[" + _PLACE + "]"
-_WITHIN: Final = _BELOW + " AND _offset >= {lows:Map(String, Int64)}[" + _PLACE + "]"
 _OURS: Final = "_topic_id IN {ids:Array(String)}"
-_MESSAGES_SETTLED: Final = (
-    f"SELECT DISTINCT message_id FROM events WHERE kind = 'outcomes' AND {_OURS} AND {_BELOW}"
-)
-_MESSAGES_ACCEPTED: Final = (
-    f"SELECT DISTINCT message_id FROM events WHERE kind = 'accepted' AND {_OURS} AND {_BELOW}"
-)
-_MESSAGES_EVER: Final = (
-    f"SELECT DISTINCT message_id FROM events WHERE kind = 'accepted' AND {_OURS}"
-)
 
 
-def _keyed(offsets: Mapping[Place, int]) -> dict[str, int]:
-    return {f"{topic}:{number}": offset for (topic, number), offset in offsets.items()}
+def _looked_up(offsets: Mapping[Place, int]) -> str:
+    """SQL for the offset of a row's topic and partition, 0 where there is none. Spelled out,
+    because parameters travel in the address, which would become too long."""
+    names = ", ".join(f"'{topic}:{number}'" for topic, number in offsets)
+    ends = ", ".join(str(offset) for offset in offsets.values())
+    place = "concat(_topic, ':', toString(_partition))"
+    return f"transform({place}, [{names}], [{ends}], 0)" if offsets else "0"
 
 
-def _bounds(ranges: Mapping[Place, Range]) -> dict[str, Any]:
-    return {
-        "lows": _keyed({place: low for place, (low, _) in ranges.items()}),
-        "ends": _keyed({place: end for place, (_, end) in ranges.items()}),
-    }
+def _below(offsets: Mapping[Place, int]) -> str:
+    return f"_offset < {_looked_up(offsets)}"
+
+
+def _ends(ranges: Mapping[Place, Range]) -> dict[Place, int]:
+    return {place: end for place, (_, end) in ranges.items()}
+
+
+def _within(ranges: Mapping[Place, Range]) -> str:
+    lows = {place: low for place, (low, _) in ranges.items()}
+    return f"{_below(_ends(ranges))} AND _offset >= {_looked_up(lows)}"
 
 
 def _positions(ledgers: Mapping[int, Ledger]) -> dict[Place, int]:

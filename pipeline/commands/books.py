@@ -112,7 +112,7 @@ def check_accepted(
                 )
             continue
         again = repeated.get(partition, 0)
-        if found == taken(ledger) or found + again == taken(ledger) + ledger["repeats"]:
+        if found == taken(ledger) or (again and found + again == taken(ledger) + ledger["repeats"]):
             continue
         yield Problem(
             "accepted",

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,10 +71,10 @@ class World:
 
     cluster: Cluster
     url: str
+    topics: Mapping[str, str] = field(default_factory=lambda: TOPICS)
     codec: Codec = field(default_factory=Codec)
     written: set[str] = field(default_factory=set)
     records: int = 0
-    _threads: list[tuple[threading.Thread, threading.Event]] = field(default_factory=list)
 
     def write(self, numbers: Sequence[int], *, transactions: int = 1, abort: bool = True) -> None:
         """Writes an event of every kind for each number, in transactions, with an aborted one
@@ -119,7 +119,7 @@ class World:
             self.store(),
             self.codec,
             slot,
-            TOPICS,
+            self.topics,
             sink.to_row,
             sink.unreadable,
             limits=limits,
@@ -166,18 +166,25 @@ class World:
 
 
 @contextmanager
-def world(kafka: str, prefix: str, url: str) -> Iterator[World]:
-    """Topics and a database, both gone afterwards."""
+def world(
+    kafka: str,
+    prefix: str,
+    url: str,
+    topics: Mapping[str, str] | None = None,
+    more: Sequence[str] = (),
+) -> Iterator[World]:
+    """Topics and a database, both gone afterwards. The sink reads `topics`; `more` are others."""
+    topics = topics or TOPICS
     cluster = Cluster(kafka, prefix)
     admin = AdminClient(quiet(kafka))
     config = {"message.timestamp.type": "LogAppendTime"}
-    names = [cluster.real(topic) for topic in TOPICS]
+    names = [cluster.real(topic) for topic in (*topics, *more)]
     for made in admin.create_topics(
         [NewTopic(name, PARTITIONS, 1, config=config) for name in names]
     ).values():
         made.result(20)
     database = "sink_" + uuid.uuid4().hex[:10]
-    found = World(cluster, f"{url.rstrip('/')}/{database}")
+    found = World(cluster, f"{url.rstrip('/')}/{database}", topics)
     try:
         found.store().migrate()
         yield found
