@@ -92,12 +92,10 @@ class Completion:
                 _write(letters, offset - end)
                 start = offset
             end = offset + 1
-        if end == start and not letters:
-            return ""
-        _write(letters, end - start)
-        if end < self.frontier:
+        if end < self.frontier and self._open:
+            _write(letters, end - start)
             _write(letters, self.frontier - end)
-        return _VERSION + "".join(letters)
+        return _VERSION + "".join(letters) if letters else ""
 
 
 def _write(letters: list[str], number: int) -> None:

@@ -1,7 +1,7 @@
 """A provider of a few lines that counts: by key, by reference, in order of arrival.
 
-It answers the generic API. What it does is decided by the address: its last three digits name a
-behaviour in `BEHAVIOURS`; everything else is accepted. As a process of its own it prints its port
+It answers the generic API. What it does is decided by the address: for those that begin with `ODD`
+the last three digits name a behaviour in `BEHAVIOURS`; everything else is accepted. As a process of its own it prints its port
 and appends one JSON line per request to a file.
 """
 
@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+ODD = "+49152"
 BEHAVIOURS = {
     "901": "refuse_transient",
     "902": "throttle",
@@ -93,7 +94,8 @@ class TinyProvider:
         self.requests.append(line)
         if self._file:
             self._file.write(json.dumps(line) + "\n")
-        does = BEHAVIOURS.get(body["to"][-3:], "accept")
+        odd = body["to"].startswith(ODD)
+        does = BEHAVIOURS.get(body["to"][-3:], "accept") if odd else "accept"
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
