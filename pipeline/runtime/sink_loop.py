@@ -94,7 +94,13 @@ class SinkLoop:
         self._stash: list[Message] = []
         self._committed: dict[Part, int] = {}
         self._commit_at = 0.0
-        self.inserted = 0
+        self.inserted = 0  # rows that this worker has stored
+        self.waited = 0  # how often something was away
+
+    @property
+    def held(self) -> int:
+        """Rows that are read and not stored yet."""
+        return len(self._batch)
 
     def run(self, stop: threading.Event) -> None:
         """Works until `stop` is set; then stores what it holds, if ClickHouse answers.
@@ -176,6 +182,7 @@ class SinkLoop:
             found = self._store.positions([self._ids[topic] for topic, _ in parts])
         except (Unavailable, KafkaException) as error:
             self._place_tries += 1
+            self.waited += 1
             delay = self._delay(self._place_tries)
             self._place_at = self._clock.monotonic() + delay
             log.warning("where to go on is not known (%s); asking again in %.1f s", error, delay)
@@ -287,6 +294,7 @@ class SinkLoop:
         Raises:
             _Stopping: there is no time left to wait.
         """
+        self.waited += 1
         delay = self._delay(tries)
         log.warning("waiting %.1f s: %s", delay, why)
         until = self._clock.monotonic() + delay
