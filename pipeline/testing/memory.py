@@ -1,6 +1,5 @@
 """A clock, a log and a state in memory, with the manners of the real ones."""
 
-import copy
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -10,6 +9,14 @@ from pipeline.domain.outcomes import Inbound
 START_MS: Final = 1_800_000_000_000  # any moment; tests count from here
 
 Headers = tuple[tuple[str, bytes], ...]
+
+
+def _copied(value: Any) -> Any:
+    """A copy that shares nothing that can be changed: records are dictionaries, lists and plain
+    values, for which this takes a tenth of the general way's time."""
+    if isinstance(value, dict):
+        return {key: _copied(part) for key, part in value.items()}
+    return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
 class ManualClock:
@@ -95,7 +102,7 @@ class MemoryLog:
             value = self._check(topic, raw_key, value)
         part = self._parts.setdefault((topic, partition), [])
         record = Inbound(
-            topic, partition, len(part), self.clock.now(), raw_key, copy.deepcopy(value), headers
+            topic, partition, len(part), self.clock.now(), raw_key, _copied(value), headers
         )
         part.append(record)
         self._order.append(record)
@@ -110,7 +117,7 @@ class MemoryLog:
                 record.offset,
                 record.timestamp,
                 record.key,
-                copy.deepcopy(record.value),
+                _copied(record.value),
                 record.headers,
             )
             for record in self._parts.get((topic, partition), [])[offset : offset + limit]
@@ -145,7 +152,10 @@ class MemoryState:
 
     def get(self, key: bytes) -> dict[str, Any] | None:
         """A dictionary of the caller's own, or None."""
-        return copy.deepcopy(self._puts[key] if key in self._puts else self._kept.get(key))
+        found: dict[str, Any] | None = _copied(
+            self._puts[key] if key in self._puts else self._kept.get(key)
+        )
+        return found
 
     def scan(self, prefix: bytes, limit: int, end: bytes | None = None) -> list[bytes]:
         """Index entries that start with `prefix` and come before `end`, in byte order."""
@@ -175,11 +185,11 @@ class MemoryState:
 
     def put(self, key: bytes, value: Mapping[str, Any] | None, _raw: bytes | None = None) -> None:
         """Sets or forgets a key in the open transaction."""
-        self._puts[key] = None if value is None else copy.deepcopy(dict(value))
+        self._puts[key] = None if value is None else _copied(dict(value))
 
     def changes(self) -> Sequence[tuple[bytes, dict[str, Any] | None]]:
         """What the open transaction wrote: the last value of each key."""
-        return [(key, copy.deepcopy(value)) for key, value in self._puts.items()]
+        return [(key, _copied(value)) for key, value in self._puts.items()]
 
     def commit(self, position: int, _now: int = 0) -> None:
         """Makes the open transaction permanent; `position` is the changelog's after it."""
@@ -207,4 +217,4 @@ class MemoryState:
 
     def content(self) -> dict[bytes, dict[str, Any]]:
         """Everything that is committed."""
-        return copy.deepcopy(self._kept)
+        return {key: _copied(value) for key, value in self._kept.items()}

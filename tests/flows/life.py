@@ -38,6 +38,7 @@ HOUR = 60 * MINUTE
 WINDOW = MINUTE
 DEADLINE = HOUR
 PEPPER = b"p" * 16
+_CODEC = Codec()
 KEY = b"k" * 32
 PHONE = "+4915112345678"
 OTHER_PHONE = "+4915112345679"
@@ -102,10 +103,11 @@ class Life:
     def __init__(
         self, script: Script, *, policy: Policy = POLICY, switches: Switches = NONE
     ) -> None:
+        self.policy = policy
         self.clock = ManualClock()
         self.started = self.clock.now()
-        self.log = MemoryLog(self.clock, check=on_the_wire)
-        accept_config = AcceptConfig(policy, PEPPER, "cluster", Codec().decode, switches=switches)
+        self.log = MemoryLog(self.clock, partitions=2, check=on_the_wire)
+        accept_config = AcceptConfig(policy, PEPPER, "cluster", _CODEC.decode, switches=switches)
         dispatch = Dispatch(
             DispatchConfig(list(ACCOUNTS.values()), PROVIDERS, render, PEPPER, 0, KEY),
             lambda *_: False,
@@ -207,25 +209,3 @@ def message_id(name: str = "m", phone: str = PHONE) -> str:
 def unique(records: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Records by their event id."""
     return {record["event_id"]: record for record in records}
-
-
-def lost_and_doubled(life: Life) -> list[str]:
-    """Everything in a world's log that a guarantee forbids, in words."""
-    found = []
-    names = {
-        m["message_id"]
-        for r in life.log.records()
-        if r.topic.startswith("accepted.")
-        for m in [r.value]
-    }
-    outcomes = unique(life.outcomes())
-    settled = Counter(outcome["message_id"] for outcome in outcomes.values())
-    found += [f"G1: no outcome of {name}" for name in names - set(settled)]
-    found += [f"G1: {count} outcomes of {name}" for name, count in settled.items() if count > 1]
-    said: dict[str, Mapping[str, Any]] = {}
-    for outcome in life.outcomes():
-        if said.setdefault(outcome["event_id"], outcome)["status"] != outcome["status"]:
-            found.append(f"G5: the outcome {outcome['event_id']} changed")
-    handed = Counter((one.provider, one.key) for one in life.outside.requests if one.taken)
-    found += [f"G3: {key} taken {count} times" for key, count in handed.items() if count > 1]
-    return found

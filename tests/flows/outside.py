@@ -206,7 +206,8 @@ class Outside:
             if account.capabilities.echoes_reference:
                 told["reference"] = reference
             for _ in range(self.repeat_callbacks):
-                self._at(after, self._reporting(provider, told))
+                # Apart from each other: what comes in one moment has no order to be kept.
+                self._at(after + number, self._reporting(provider, told))
         return says.answer(own_id), says.takes_ms
 
     def _keep(self, send: Send, body: Mapping[str, Any], key: str, *, taken: bool) -> None:
@@ -226,6 +227,7 @@ class Outside:
         def report() -> None:
             value: Callback = {
                 "record_version": RECORD_VERSION,
+                "tenant": "",
                 "callback_id": f"{provider}:{told['id']}",
                 "provider": provider,
                 "received_at": self._log.clock.now(),

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.testing import Advance, Crash, Input, Item, Settle
 from pipeline.topology import CATALOGUE
+from tests.flows.judge import findings
 from tests.flows.life import (
     MINUTE,
     OTHER_PHONE,
@@ -16,7 +17,6 @@ from tests.flows.life import (
     SECOND,
     WINDOW,
     Life,
-    lost_and_doubled,
     message_id,
     request,
     unique,
@@ -294,7 +294,7 @@ def test_a_life(row: Row) -> None:
     life = live(row)
     check(row, life)
     assert len(life.outcomes()) == 1
-    assert lost_and_doubled(life) == []
+    assert findings(life) == []
 
 
 @pytest.mark.parametrize("row", LIVES.values(), ids=list(LIVES))
@@ -307,7 +307,7 @@ def test_a_life_in_which_every_other_transaction_fails(row: Row, torn: bool) -> 
     live(row, life=life)
     check(row, life)
     assert life.fallback.transactions > 2 * len(life.commands()) / (2 if torn else 1) - 1
-    assert lost_and_doubled(life) == []
+    assert findings(life) == []
 
 
 @pytest.mark.parametrize("row", LIVES.values(), ids=list(LIVES))

@@ -58,6 +58,7 @@ def callback(
     raw = json.dumps(list(reports)).encode() if body is None else body
     value: Callback = {
         "record_version": RECORD_VERSION,
+        "tenant": "",
         "callback_id": name,
         "provider": provider,
         "received_at": 1_800_000_000_000,
