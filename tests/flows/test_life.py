@@ -108,6 +108,14 @@ LIVES: dict[str, Row] = {
         SOON,
         fields={"route": [{"channel": "sms"}, {"channel": "voice"}]},
     ),
+    "a retry after a negative receipt has a new key, however early the receipt came": Row(
+        {"wa": [taken((5, "failed", "expired"), takes_ms=3 * SECOND), DELIVERS]},
+        "delivered",
+        "whatsapp",
+        ["wa", "wa"],
+        {"dispatched": 2, "failed": 1, "delivered": 1},
+        (0, MINUTE),
+    ),
     "read says delivered too": Row(
         {"wa": [taken((2 * SECOND, "read"))]},
         "delivered",

@@ -85,10 +85,8 @@ CRASHES = st.dictionaries(st.integers(1, 40), st.builds(Crash), max_size=12)
 def whole(script: Any, items: list[Any], faults: Any = None, *, repeats: int = 1) -> Life:
     life = Life(script)
     life.outside.repeat_callbacks = repeats
-    for driver, plan in zip(
-        (life.accept, life.fallback, life.receipts), faults or (), strict=False
-    ):
-        driver.faults = plan
+    if faults is not None:
+        life.accept.faults, life.fallback.faults, life.receipts.faults = faults
     return life.play(*items, Advance(DEADLINE + 5 * MINUTE))
 
 
