@@ -91,34 +91,36 @@ def _positions(history: History) -> dict[str, tuple[str, str, int]]:
     return found
 
 
-def _first_command_left(history: History) -> set[str]:
-    """Messages whose first command ended without a request (throttled, expired): their first
-    request belongs to a later try, which has no place in the order."""
-    asked = {
-        record.value["command_id"]
-        for record in history.of("dispatched", "failed")
-        if any(attempt["requests"] for attempt in record.value["attempts"])
+def _first_word(history: History) -> dict[str, int]:
+    """When dispatch had its last word on each message's first command."""
+    first = {
+        commands[0].value["command_id"]: message for message, commands in history.commands().items()
     }
-    ended = {record.value["command_id"] for record in history.of("failed")} - asked
     return {
-        message
-        for message, commands in history.commands().items()
-        if commands[0].value["command_id"] in ended
+        first[record.value["command_id"]]: record.at
+        for record in history.of("dispatched", "failed")
+        if record.value["command_id"] in first
     }
 
 
 def order(history: History) -> Finding:
-    """First requests of one recipient and lane come in the order of its partition of accepted."""
-    positions, left = _positions(history), _first_command_left(history)
+    """First requests of one recipient and lane come in the order of its partition of accepted.
+
+    A message whose first command ended before any request of it arrived (throttled, expired, in
+    doubt after a crash) had its turn; what arrives later belongs to a later command.
+    """
+    positions, word = _positions(history), _first_word(history)
     seen: set[str] = set()
     last: dict[tuple[str, str], tuple[int, str]] = {}
 
     def wrong() -> Iterator[str]:
         for request in sorted(history.requests, key=lambda request: (request.at, request.line)):
             message = request.message_id
-            if message in seen or message in left or message not in positions:
+            if message in seen or message not in positions:
                 continue
             seen.add(message)
+            if request.at > word.get(message, request.at):
+                continue
             recipient, lane, offset = positions[message]
             before, earlier = last.get((recipient, lane), (-1, ""))
             if offset < before:

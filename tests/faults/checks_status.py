@@ -54,8 +54,11 @@ def next_steps(history: History) -> Finding:
                 return True
         command = before.value["command_id"]
         for event in silent.get(step, ()):
+            # The event and the command are written in one transaction and may be appended in
+            # either order, so the decision's own time is compared, and the append with the window.
             mine = event.value["command_id"] == command
-            if mine and ends.get(command, 0) - EARLY_MS <= event.at <= after.at:
+            late_enough = event.at >= ends.get(command, 0) - EARLY_MS
+            if mine and late_enough and event.value["occurred_at"] <= after.at:
                 return True
         return bool(before.value["expires_at"] + lease <= after.at)
 

@@ -3,12 +3,11 @@ beyond what stood in it when the fault struck."""
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from pipeline.topology import CATALOGUE
 from tests.faults.topics_for_tests import quiet
@@ -29,33 +28,45 @@ def inputs(stage: str) -> dict[str, tuple[str, ...]]:
 
 
 class Positions:
-    """Committed offsets, asked from outside."""
+    """Committed offsets, asked from outside by consumers that never join. (The admin client's own
+    call crashes the process when a coordinator answers with an error.)"""
 
     def __init__(self, bootstrap: str, prefix: str) -> None:
-        self._admin = AdminClient(quiet(bootstrap))
+        self._bootstrap = bootstrap
         self._prefix = prefix
+        self._consumers: dict[str, Consumer] = {}
+        self._lock = threading.Lock()
 
-    def committed(self, group: str) -> dict[Place, int]:
-        """Offsets by topic (without the prefix) and partition."""
-        name = self._prefix + group
-        asked = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(name)], request_timeout=10
-        )
-        found = asked[name].result(15)
+    def committed(self, group: str, places: Sequence[Place]) -> dict[Place, int]:
+        """Offsets by topic (without the prefix) and partition; 0 where none is known."""
+        if not places:
+            return {}
+        with self._lock:
+            if group not in self._consumers:
+                self._consumers[group] = Consumer(
+                    quiet(self._bootstrap, group_id=self._prefix + group, enable_auto_commit=False)
+                )
+            asked = [TopicPartition(self._prefix + topic, number) for topic, number in places]
+            found = self._consumers[group].committed(asked, 10)
         return {
-            (part.topic.removeprefix(self._prefix), part.partition): part.offset
-            for part in found.topic_partitions or []
+            (part.topic.removeprefix(self._prefix), part.partition): max(0, part.offset)
+            for part in found
         }
+
+    def close(self) -> None:
+        """Closes the consumers."""
+        for consumer in self._consumers.values():
+            consumer.close()
 
     def behind(self, stage: str, ends: Mapping[Place, int]) -> dict[Place, int]:
         """How many records each partition of a stage's inputs lacks to `ends`; none is left out
         only when nothing is missing."""
         found: dict[Place, int] = {}
         for group, topics in inputs(stage).items():
-            committed = self.committed(group)
-            for place, end in ends.items():
-                if place[0] in topics and committed.get(place, 0) < end:
-                    found[place] = end - committed.get(place, 0)
+            places = [place for place in ends if place[0] in topics]
+            for place, offset in self.committed(group, places).items():
+                if offset < ends[place]:
+                    found[place] = ends[place] - offset
         return found
 
 
@@ -92,6 +103,7 @@ class Recoveries:
         """Ends; what is still open counts as never recovered."""
         self._stop.set()
         self._thread.join(30)
+        self.positions.close()
 
     def begin(self, wait: Wait) -> Wait:
         """Times one more."""
@@ -115,5 +127,8 @@ class Recoveries:
     def _recovered(self, wait: Wait) -> bool:
         if wait.done is not None:
             return wait.done()
-        wait.missing = self.positions.behind(wait.stage, wait.ends)
+        try:
+            wait.missing = self.positions.behind(wait.stage, wait.ends)
+        except KafkaException:
+            return False  # a coordinator that is busy; asked again
         return not wait.missing

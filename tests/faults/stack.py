@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from confluent_kafka import Consumer, TopicPartition
+
 from pipeline.domain import ids
 from pipeline.local.clickhouse import EmbeddedClickHouse
 from pipeline.local.kafka import EmbeddedKafka
@@ -25,6 +27,7 @@ from pipeline.runtime.kafka import Cluster
 from tests.faults import config_for_faults
 from tests.faults.mutants import STAGES, TRANSACTIONAL
 from tests.faults.proxy_process import ProxyProcess
+from tests.faults.topics_for_tests import quiet
 
 PREFIX: Final = "faults."
 SLOTS: Final = (0, 1)
@@ -93,6 +96,10 @@ class Stack:
         self._kafka.start(lambda text: None)
         self._clickhouse.start()
         self.codec.start()
+        # A new broker makes its offsets topic when the first group is asked for.
+        first = Consumer(quiet(self.bootstrap, group_id=f"{PREFIX}first"))
+        first.committed([TopicPartition("none", 0)], 30)
+        first.close()
         fingerprint = ids.pepper_fingerprint(self._pepper)
         admin = Admin(Cluster(self.bootstrap, PREFIX), self.codec, fingerprint)
         admin.apply(admin.plan())

@@ -112,7 +112,7 @@ def _declared_but_not_by_policy(history: History) -> None:
 
 
 def _out_of_order(history: History) -> None:
-    history.requests[0] = replace(history.requests[0], at=T0 + 190, ended_at=T0 + 195)
+    history.requests[1] = replace(history.requests[1], at=T0 + 90, ended_at=T0 + 95)
 
 
 def _two_in_flight(history: History) -> None:
@@ -273,6 +273,14 @@ def test_a_receipt_is_heard_from_when_its_id_was_learned() -> None:
         Record("references", 0, 0, T0 + 100, {"provider": "sms-one", "provider_message_id": "e2"})
     ]
     assert "silence not heard out" in {finding.check for finding in broken(judge(history))}
+
+
+def test_a_first_command_that_ended_unsent_has_had_its_turn() -> None:
+    """m0 expired unsent and is sent later, after m1: the order of first tries was kept."""
+    history = right()
+    history.requests[0] = replace(history.requests[0], at=T0 + 170, ended_at=T0 + 172)
+    history.requests[1] = replace(history.requests[1], at=T0 + 160, ended_at=T0 + 165)
+    assert "order" not in {finding.check for finding in broken(judge(history))}
 
 
 def test_doubts_up_to_the_slots_of_each_kill_are_no_fault() -> None:
