@@ -6,13 +6,14 @@ as a connect timeout), but the chain of causes does: only the connecting step pu
 there. Without the mark the request counts as possibly sent, which is the safe side.
 """
 
+import asyncio
 import logging
 from datetime import timedelta
 from functools import lru_cache
 from typing import Final, Protocol
 
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.exceptions import BuilderError, PyreqwestError
 
 from pipeline.domain.ports import HttpReply, HttpRequest
 from pipeline.domain.ports_dispatch import Answered, NotSent, Unclear
@@ -27,12 +28,15 @@ IDLE_S: Final = 4.0
 """Kept-alive connections are dropped after this: some servers close them after 5 s, and a request
 that meets the closing is an unknown answer."""
 
+LET_GO_S: Final = 0.1
+
 _CONNECTING: Final = "client error (Connect)"
 _CODES: Final = (
     ("dns error", "dns"),
     ("certificate", "tls"),
     ("tls", "tls"),
     ("timed out", "connect_timeout"),
+    ("deadline", "connect_timeout"),
     ("refused", "connect_refused"),
 )
 
@@ -98,6 +102,9 @@ class HttpSender:
     async def close(self) -> None:
         """Drops the connections."""
         await self._client.close()
+        # The client's own thread lets go of Python's objects a moment later; an interpreter that
+        # is gone by then aborts the process.
+        await asyncio.sleep(LET_GO_S)
 
 
 @lru_cache(maxsize=64)
@@ -110,6 +117,8 @@ def classify(error: PyreqwestError) -> NotSent | Unclear:
     details = getattr(error, "details", None) or {}
     causes = [str(cause["message"]) for cause in details.get("causes") or ()]
     text = " / ".join(causes).lower()
+    if isinstance(error, BuilderError):
+        return NotSent("bad_request")
     if _CONNECTING in causes:
         return NotSent(next((code for mark, code in _CODES if mark in text), "connect_failed"))
     if "timed out" in text:

@@ -45,9 +45,7 @@ def account(name: str, port: int, *, keys: bool = True, **changes: Any) -> Accou
         adapter="generic",
         channel=changes.pop("channel", "sms"),
         base_url=f"http://127.0.0.1:{port}/{name}",
-        capabilities=Capabilities(
-            honours_keys=keys, echoes_reference=changes.pop("echoes", True)
-        ),
+        capabilities=Capabilities(honours_keys=keys, echoes_reference=changes.pop("echoes", True)),
         cost=0.05,
         timeout_ms=changes.pop("timeout_ms", 2_000),
         **changes,
@@ -144,7 +142,7 @@ class DispatchWorld:
         def run() -> None:
             try:
                 worker.run(stop)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - told by `end`
                 running.failed.append(error)
 
         running.thread = threading.Thread(target=run, name=f"dispatch-{slot}")

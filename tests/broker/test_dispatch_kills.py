@@ -104,17 +104,18 @@ def test_another_slot_waits_for_the_dead_owners_lease(world: DispatchWorld) -> N
 
 def test_tasks_that_move_under_load_send_each_command_once(world: DispatchWorld) -> None:
     """A worker joins, another leaves: what runs is finished by its owner, the rest goes over."""
-    provider = TinyProvider(delay_s=0.02).start()
+    provider = TinyProvider(delay_s=0.1).start()
     accounts = [account("a", provider.port, keys=False)]
     commands = some(900)
     one = world.start(accounts, 5, static=False)
     world.write(commands[:600])
     until(lambda: len(provider.requests) > 150)
     two = world.start(accounts, 6, static=False)
-    until(lambda: two.worker.commands.sent > 20, 20)
+    until(lambda: any(task.live for task in list(two.worker.tasks.values())), 30)
     world.write(commands[600:])
+    until(lambda: two.worker.commands.sent > 20, 30)
     one.end()
-    assert one.worker.commands.sent > 0
+    assert one.worker.commands.sent > 150
     world.finished(commands, 30)
     two.end()
     provider.stop()

@@ -230,8 +230,8 @@ def test_what_a_fence_leaves_open_is_committed_once(
     running = world.start([account("a", provider.port)])
     world.write(commands)
     fenced = 0
-    while len(provider.requests) < 400 and fenced < 4:
-        until(lambda: len(provider.requests) >= 60 * (fenced + 1) or len(provider.requests) >= 400)
+    for reached in (60, 120, 180, 240):
+        until(lambda reached=reached: len(provider.requests) >= reached)
         intruder = world.cluster.transactional(world.cluster.transactional_id("dispatch", 0))
         try:
             intruder.init_transactions(10)

@@ -1,6 +1,6 @@
 """The ladder of dispatch: what each answer means for a command."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -30,7 +30,7 @@ MESSAGE = ids.message_id("acme", RECIPIENT, "k")
 class Scripted:
     """An adapter whose answers are the statuses of `REPLIES`."""
 
-    REPLIES = {
+    REPLIES: ClassVar = {
         202: Reply(Result.ACCEPTED, provider_message_id="p-1"),
         400: Reply(Result.REFUSED, ErrorClass.RECIPIENT, "invalid_address"),
         401: Reply(Result.REFUSED, ErrorClass.CONFIG, "bad_credentials"),
