@@ -3,7 +3,9 @@ written here, as fallback and its neighbours would; nothing between them and the
 stand-in."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from pipeline.commands.dead_letters import list_, show
 from pipeline.commands.sql import sql
 from pipeline.runtime.clickhouse import Store
 from pipeline.runtime.clock import BrokerClock
+from pipeline.stages.sink import UNREADABLE, kind_of
 from pipeline.topology import CATALOGUE
 from tests.broker.sink_world import World, event, world
 from tests.faults.topics_for_tests import until
@@ -259,6 +262,23 @@ def test_sql_answers_as_table_json_and_csv_and_writes_nothing(
         assert said.err.startswith("pipeline sql: ")
     assert sql("  ") == 2
     assert sorted(made.ids()) == sorted(before)
+
+
+def test_every_question_of_the_document_has_an_answer(
+    made: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path("docs/sql.md").read_text(encoding="utf-8")
+    questions = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    assert len(questions) == 6
+    for question in questions:
+        status = sql(question, as_json=True)
+        said = capsys.readouterr()
+        assert (status, said.err) == (0, ""), question
+        assert isinstance(json.loads(said.out), list)
+    kinds = {kind_of(topic.name) for topic in CATALOGUE.inputs("sink")}
+    rows = re.findall(r"^\| ([a-z_, ]+) \|", text, re.MULTILINE)
+    named = {name for row in rows for name in row.split(", ")} - {"kind"}
+    assert named == kinds | {UNREADABLE}
 
 
 def test_dead_letters_are_listed_without_content_and_shown_with_it(
