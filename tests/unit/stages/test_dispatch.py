@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.domain import ids, reference
 from pipeline.domain.errors import ErrorClass, Result
+from pipeline.domain.ladder import CommandProgress
 from pipeline.domain.outcomes import Inbound
 from pipeline.domain.ports import (
     Account,
@@ -19,7 +20,7 @@ from pipeline.domain.ports_dispatch import Finish, NotSent, Send, Unclear
 from pipeline.domain.records import Command
 from pipeline.domain.switches import Switches
 from pipeline.domain.texts import Rendered
-from pipeline.stages.dispatch import CommandProgress, Dispatch, DispatchConfig
+from pipeline.stages.dispatch import Dispatch, DispatchConfig
 
 PEPPER, KEY = bytes(16), bytes(32)
 NOW = 1_000_000
@@ -155,7 +156,7 @@ def test_an_accepted_command_names_the_attempt_its_cost_and_the_trace() -> None:
 def test_the_request_carries_a_reference_and_a_key_that_name_the_step() -> None:
     made = stage(account("a"))
     begin(made, step=2, key_no=4).next(NOW)
-    ((_, delivery),) = made.config.adapters["scripted"].built  # type: ignore[attr-defined]
+    ((_, delivery),) = made._config.adapters["scripted"].built  # type: ignore[attr-defined]
     named = reference.read(delivery.reference, {1: KEY})
     assert named == reference.Named("acme", MESSAGE, RECIPIENT, 2)
     assert delivery.idempotency_key == ids.idempotency_key(MESSAGE, 2, 4)
@@ -224,7 +225,7 @@ def test_an_unknown_answer_of_a_keyed_provider_is_repeated_under_its_key() -> No
     made = stage(account("a", keys=True), account("b"))
     asked, emit = play(begin(made), Unclear("timeout"), 500, 202)
     assert asked == ["a", "a", "a"]
-    built = made.config.adapters["scripted"].built  # type: ignore[attr-defined]
+    built = made._config.adapters["scripted"].built  # type: ignore[attr-defined]
     assert len({delivery for _, delivery in built}) == 1, "the same bytes for the same key"
     assert emit.value["result"] == "accepted"
     assert not emit.value["in_doubt"]
