@@ -252,7 +252,17 @@ class Admin:
             for group, topics in self._catalogue.groups(stage).items()
         }
         known = positions.known(
-            self._admin, self._clock, [self._cluster.group(group) for group in wanted]
+            self._cluster,
+            self._clock,
+            {
+                self._cluster.group(group): [
+                    (self._cluster.real(topic.name), partition)
+                    for topic in topics
+                    if topic.name in existing
+                    for partition in range(counts[topic.name])
+                ]
+                for group, topics in wanted.items()
+            },
         )
         missing = []
         for group, topics in wanted.items():

@@ -76,7 +76,7 @@ def write_control(cluster: Cluster, codec: Codec, control: Control) -> None:
     producer.produce(
         cluster.real(TOPIC), codec.encode("Control", control), KEY, on_delivery=reported
     )
-    left = producer.flush(_TIMEOUT_S)
+    left = producer.flush(3 * _TIMEOUT_S)  # a broker that is young and busy needs a while
     if failures or left:
         cause = failures[0] if failures else KafkaError(KafkaError._TIMED_OUT, "writing control")
         raise KafkaException(cause)

@@ -8,6 +8,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from pipeline.runtime.clock import Clock, wait
+from pipeline.runtime.kafka import Cluster
 
 TIMEOUT_S: Final = 15.0
 POLL_S: Final = 0.05
@@ -60,30 +61,31 @@ def patiently(clock: Clock, ask: Callable[[], T]) -> T:
         wait(POLL_S)
 
 
-def known(admin: AdminClient, clock: Clock, groups: Sequence[str]) -> Mapping[str, set[Place]]:
-    """The partitions for which each group has a position; names are the cluster's.
+def known(
+    cluster: Cluster, clock: Clock, groups: Mapping[str, Sequence[Place]]
+) -> Mapping[str, set[Place]]:
+    """Of the partitions asked for, those in which each group has a position; names are the
+    cluster's.
+
+    A consumer asks, because the admin client's request ends the process (a null pointer in
+    librdkafka) when the group's coordinator is still loading, as it is on a new broker. It reads
+    uncommitted, so that a dead worker's open transaction keeps nobody waiting.
 
     Raises:
         KafkaException: the cluster cannot be asked.
     """
-
-    def ask(group: str) -> "Future[ConsumerGroupTopicPartitions]":
-        answers = admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT_S
-        )
-        (future,) = answers.values()
-        return future
-
-    def read(future: "Future[ConsumerGroupTopicPartitions]") -> set[Place]:
-        places = result(future).topic_partitions or ()
-        return {(place.topic, place.partition) for place in places if place.offset >= 0}
-
     found: dict[str, set[Place]] = {}
-    for group, future in [(group, ask(group)) for group in groups]:
+    for group, places in groups.items():
+        if not places:
+            found[group] = set()
+            continue
+        consumer = cluster.consumer(group, isolation_level="read_uncommitted")
+        wanted = [TopicPartition(*place) for place in places]
         try:
-            found[group] = read(future)
-        except KafkaException:
-            found[group] = patiently(clock, lambda name=group: read(ask(name)))  # type: ignore[misc]
+            answer = patiently(clock, lambda c=consumer, w=wanted: c.committed(w, TIMEOUT_S))  # type: ignore[misc]
+        finally:
+            consumer.close()
+        found[group] = {(p.topic, p.partition) for p in answer if p.offset >= 0}
     return found
 
 
