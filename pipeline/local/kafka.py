@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from pipeline.local import tether
@@ -216,7 +216,7 @@ class EmbeddedKafka:
         assert process is not None
         until = time.monotonic() + START_TIMEOUT_S
         while process.poll() is None and time.monotonic() < until:
-            if answers(self.bootstrap, 1.0):
+            if answers(self.bootstrap, 1.0) and _knows_groups(self.bootstrap, 5.0):
                 return
             time.sleep(0.05)
         gone = process.poll()
@@ -239,6 +239,26 @@ def answers(bootstrap: str, timeout_s: float) -> bool:
         return bool(AdminClient(quiet).list_topics(timeout=timeout_s).brokers)
     except KafkaException:
         return False
+
+
+def _knows_groups(bootstrap: str, timeout_s: float) -> bool:
+    """Whether groups' positions can be asked for. The first question of a new broker's life makes
+    it create the topic that they live in, and until that is done clients get errors (one of their
+    calls even crashes the process: librdkafka 5040)."""
+    quiet: dict[str, Any] = {
+        "bootstrap.servers": bootstrap,
+        "group.id": "started",
+        "log_level": 0,
+        "error_cb": lambda _: None,
+    }
+    asker = Consumer(quiet)
+    try:
+        asker.committed([TopicPartition("none", 0)], timeout=timeout_s)
+    except KafkaException:
+        return False
+    finally:
+        asker.close()
+    return True
 
 
 def _java(jars: Path, *options: str) -> list[str]:
