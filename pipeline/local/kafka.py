@@ -26,7 +26,7 @@ from pipeline.local.ports import HOST, claim, free_port
 from pipeline.topology import CATALOGUE
 
 HEAP: Final = "512m"
-START_TIMEOUT_S: Final = 60.0  # 3 s on an idle machine; the rest is for busy ones
+START_TIMEOUT_S: Final = 180.0  # seconds on an idle machine; the rest is for crowded ones
 STOP_PATIENCE_S: Final = 15.0
 
 _SETTINGS: Final[Mapping[str, str]] = {
