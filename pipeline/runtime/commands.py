@@ -78,7 +78,7 @@ class Commands:
             bool(self._ready) and self._lease.left > LEASE_TO_JOURNAL_S
         )
 
-    def room(self, channel: str, lane: str) -> float:
+    def filled(self, channel: str, lane: str) -> float:
         """How full the emptiest provider of a channel is in a lane: 0 to 1."""
         providers = self._stage.providers(channel)
         return min((self._slots.filled(name, lane) for name in providers), default=0.0)

@@ -44,6 +44,10 @@ MAX_HELD: Final = 4_000
 """Commands in memory at once, those included that wait for their recipient's turn."""
 
 BATCH: Final = 250
+PAUSE_AT: Final = 0.5
+RESUME_AT: Final = 0.25
+"""Of the waiting room of a channel's emptiest provider. What is left takes the batch in hand."""
+
 DRAIN_S: Final = 8.0
 """Requests that run when a task goes away are waited for this long; a handover has 10 s."""
 
@@ -252,12 +256,12 @@ class DispatchWorker:
         """A topic whose providers are all full stays in Kafka; so does a partition whose map grows
         too long. Nothing else waits for them."""
         for topic, channel in self._channels.items():
-            least = self.commands.room(channel, self._lanes[topic])
+            least = self.commands.filled(channel, self._lanes[topic])
             parts = [(self._cluster.real(topic), n) for n, t in self.tasks.items() if t.live]
-            if least >= 1.0 and topic not in self._paused:
+            if least >= PAUSE_AT and topic not in self._paused:
                 self._paused.add(topic)
                 self._fetch.pause(parts)
-            elif least < 0.5 and topic in self._paused:
+            elif least < RESUME_AT and topic in self._paused:
                 self._paused.discard(topic)
                 self._fetch.resume([part for part in parts if part not in self._crowded])
         for part in list(self._crowded):

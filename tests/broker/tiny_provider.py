@@ -71,7 +71,7 @@ class TinyProvider:
                 )
                 body = json.loads(await reader.readexactly(int(headers["content-length"])))
                 path = head.split(" ")[1]
-                if not await self._answer(path, headers, body, writer):
+                if not await self._answer(path, headers, body, reader, writer):
                     return
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             return
@@ -79,7 +79,12 @@ class TinyProvider:
             writer.close()
 
     async def _answer(
-        self, path: str, headers: dict[str, str], body: dict[str, Any], writer: Any
+        self,
+        path: str,
+        headers: dict[str, str],
+        body: dict[str, Any],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> bool:
         key = headers["idempotency-key"]
         seen = self._seen[key] = self._seen.get(key, 0) + 1
@@ -102,7 +107,8 @@ class TinyProvider:
             if self._delay_s:
                 await asyncio.sleep(self._delay_s)
             if does == "hang":
-                await asyncio.sleep(3600)
+                await reader.read(1)  # until the client gives up
+                return False
             if does == "slow":
                 await asyncio.sleep(1.0)
         finally:
