@@ -28,7 +28,7 @@ from pipeline.domain.handovers import (
     reference_text,
 )
 from pipeline.domain.outcomes import Emit, Inbound
-from pipeline.domain.ports import Account, Adapter, Delivery, HttpReply, Reply
+from pipeline.domain.ports import Account, Adapter, Delivery, HttpReply, HttpRequest, Reply
 from pipeline.domain.ports_dispatch import Answered, Finish, NotSent, Send, Suppressed, Unclear
 from pipeline.domain.records import Attempt, Command, Content
 from pipeline.domain.switches import NONE, Switches
@@ -52,6 +52,8 @@ _ABOUT_THE_MESSAGE: Final = frozenset(
 )
 """A refusal of a repeated key in these classes says that the first request was refused as well;
 in the others it only says that this moment was bad."""
+
+NEVER: Final = 1 << 62
 
 _HOPEFUL: Final = (
     ErrorClass.TRANSIENT,
@@ -135,9 +137,12 @@ class CommandProgress:
     _resending: bool = field(init=False, default=False)
     _resends: int = field(init=False, default=0)
     _last_doubt: str = field(init=False, default="")
+    _address_hash: str = field(init=False, default="")
+    _expires_at: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.command = cast(Command, self.record.value)
+        self._expires_at = self.command["expires_at"]
         accounts = {account.name: account for account in self.rules.config.accounts}
         for provider in self.doubt:
             tried = self._trying(provider, accounts.get(provider), self.command["accepted_at"])
@@ -160,22 +165,29 @@ class CommandProgress:
             self._stop_early(now)
         account = self._choose() if self._final is None else None
         if account is not None:
-            try:
-                return self._request(account)
-            except _Unsayable:
-                self._end_refused(ErrorClass.CONTENT, "content_empty", "nothing to say here")
+            self._now_with = account
+            return Send(
+                provider=account.name,
+                attempt_id=ids.attempt_id(self.command["command_id"], account.name),
+                key_no=self.command["key_no"],
+                timeout_ms=account.timeout_ms,
+                expires_at=NEVER if self.rules.switches.deadline_ignored else self._expires_at,
+            )
         if self._final is None:
             self._give_up(now)
         return self._finish(now)
 
     def _stop_early(self, now: int) -> None:
         command = self.command
-        if now >= command["expires_at"] and not self.rules.switches.deadline_ignored:
+        if now >= self._expires_at and not self.rules.switches.deadline_ignored:
             self._end_refused(ErrorClass.TRANSIENT, "expired", "expired")
             return
-        hashed = ids.address_hash(self.rules.config.pepper, command["tenant"], command["address"])
+        if not self._address_hash:
+            self._address_hash = ids.address_hash(
+                self.rules.config.pepper, command["tenant"], command["address"]
+            )
         if self.rules.suppressed(
-            command["tenant"], hashed, command["channel"], command["category"], now
+            command["tenant"], self._address_hash, command["channel"], command["category"], now
         ):
             self._end_refused(ErrorClass.OPT_OUT, "suppressed", "suppressed")
 
@@ -198,11 +210,14 @@ class CommandProgress:
         tried = self._tried.get(provider)
         return tried is None or tried.refused is None
 
-    def _request(self, account: Account) -> Send:
-        command, config = self.command, self.rules.config
+    def request(self) -> HttpRequest | None:
+        """See the port."""
+        account, command, config = self._now_with, self.command, self.rules.config
+        assert account is not None
         rendered = config.render(command["channel"], command["content"])
         if rendered.blank:
-            raise _Unsayable
+            self._end_refused(ErrorClass.CONTENT, "content_empty", "nothing to say here")
+            return None
         delivery = Delivery(
             address=command["address"],
             text=rendered.text,
@@ -215,15 +230,7 @@ class CommandProgress:
             # Of the step alone, so that a repeat under the same key has the same bytes.
             valid_for_ms=command["window_ms"],
         )
-        self._now_with = account
-        return Send(
-            provider=account.name,
-            attempt_id=ids.attempt_id(command["command_id"], account.name),
-            key_no=command["key_no"],
-            request=config.adapters[account.adapter].build(account, delivery),
-            timeout_ms=account.timeout_ms,
-            expires_at=(1 << 62 if self.rules.switches.deadline_ignored else command["expires_at"]),
-        )
+        return config.adapters[account.adapter].build(account, delivery)
 
     # what came back
 
@@ -410,10 +417,6 @@ class CommandProgress:
             attempt = blank_attempt(self.command["command_id"], provider, now)
             tried = self._tried[provider] = _Tried(attempt, account)
         return tried
-
-
-class _Unsayable(Exception):
-    """The channel can carry nothing of the content."""
 
 
 def _keyed(account: Account | None) -> bool:

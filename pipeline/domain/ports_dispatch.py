@@ -35,12 +35,11 @@ Answered = HttpReply | NotSent | Unclear
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One request to write next. `expires_at` is the last moment at which it may begin (ms)."""
+    """One request to make next. `expires_at` is the last moment at which it may begin (ms)."""
 
     provider: str
     attempt_id: str
     key_no: int
-    request: HttpRequest
     timeout_ms: int
     expires_at: int
 
@@ -68,6 +67,11 @@ class Progress(Protocol):
     def next(self, now: int) -> Send | Finish:
         """What to do now. Asked again whenever time has passed before the request left; a Send
         has no effect by itself."""
+        ...
+
+    def request(self) -> HttpRequest | None:
+        """The bytes of the last Send, the same however often it is asked. None: there is nothing
+        to say on this channel, and `next` tells how the command ends."""
         ...
 
     def answered(self, answer: Answered, started_at: int, latency_ms: int, now: int) -> bool:

@@ -15,7 +15,6 @@ from typing import Final
 
 from pipeline.domain.attempts import NOT_SENT, SEND, SETTLED
 from pipeline.domain.outcomes import Inbound
-from pipeline.domain.ports import HttpRequest
 from pipeline.domain.ports_dispatch import ConcurrentStage, Finish, Send
 from pipeline.domain.records import PRIORITIES, JournalEntry
 from pipeline.domain.switches import NONE, Switches
@@ -36,7 +35,7 @@ LEASE_TO_JOURNAL_S: Final = 0.5
 STALE_S: Final = 0.2
 """After this long the stage is asked again whether a request is still to be made."""
 
-_NO_REQUEST: Final = Send("", "", 0, HttpRequest("", "", {}, b""), 0, 0)
+_NO_REQUEST: Final = Send("", "", 0, 0, 0)
 
 
 class Commands:
@@ -77,6 +76,11 @@ class Commands:
         return bool(self._todo or self._journal.unwritten) or (
             bool(self._ready) and self._lease.left > LEASE_TO_JOURNAL_S
         )
+
+    @property
+    def waiting(self) -> int:
+        """Commands that wait for a slot."""
+        return self._slots.waiting
 
     def filled(self, channel: str, lane: str) -> float:
         """How full the emptiest provider of a channel is in a lane: 0 to 1."""
@@ -174,7 +178,7 @@ class Commands:
         if self._lease.left > LEASE_TO_JOURNAL_S:
             for _ in range(len(self._ready)):
                 item = self._ready.popleft()
-                if self._still_due(item):
+                if self._still_due(item) and self._made(item):
                     sending.setdefault(item.task, []).append(item)
         for task in tasks:
             items = sending.get(task, [])
@@ -198,6 +202,21 @@ class Commands:
         self._place(item, move)
         return False
 
+    def _made(self, item: Item) -> bool:
+        """Builds the bytes, now that nothing stands before them but the journal."""
+        try:
+            item.request = item.progress.request()
+        except Exception as error:
+            log.exception("dispatch: a request to %s", _send(item).provider)
+            move: Send | Finish = self._broken(item, error)
+        else:
+            if item.request is not None:
+                return True
+            move = self._next(item)
+        self._free(item)
+        self._place(item, move)
+        return False
+
     def _written(
         self, task: Task, notes: list[JournalEntry], items: Sequence[Item]
     ) -> Callable[[bool], None]:
@@ -209,9 +228,9 @@ class Commands:
             elif items:
                 self._on_step("after_journal")
             for item in items:
-                if done and not item.dropped:
+                if done and not item.dropped and item.request is not None:
                     item.journalled = True
-                    self._jobs.append(Job(_send(item), lambda: task.live, item))
+                    self._jobs.append(Job(_send(item), item.request, lambda: task.live, item))
                 elif task.live:
                     item.asked_at = 0.0
                     self._ready.append(item)

@@ -255,6 +255,8 @@ class DispatchWorker:
     def _hold_back(self) -> None:
         """A topic whose providers are all full stays in Kafka; so does a partition whose map grows
         too long. Nothing else waits for them."""
+        if not (self.commands.waiting or self._paused or self._crowded):
+            return
         for topic, channel in self._channels.items():
             least = self.commands.filled(channel, self._lanes[topic])
             parts = [(self._cluster.real(topic), n) for n, t in self.tasks.items() if t.live]

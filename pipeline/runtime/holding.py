@@ -6,6 +6,7 @@ from enum import Enum
 from pipeline.domain.attempts import Attempts
 from pipeline.domain.completion import Completion
 from pipeline.domain.outcomes import Inbound
+from pipeline.domain.ports import HttpRequest
 from pipeline.domain.ports_dispatch import Progress, Send
 from pipeline.domain.records import JournalEntry
 
@@ -51,8 +52,8 @@ class Task:
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One command under way. `send` is the request that is next or running; `asked_at` when the
-    stage was asked for it (monotonic seconds)."""
+    """One command under way. `send` is what is next or running, `request` its bytes; `asked_at` when
+    the stage was asked for it (monotonic seconds)."""
 
     record: Inbound
     task: Task
@@ -62,6 +63,7 @@ class Item:
     turn: tuple[str, str]
     journalled: bool = False
     send: Send | None = None
+    request: HttpRequest | None = None
     asked_at: float = 0.0
     dropped: bool = False
 

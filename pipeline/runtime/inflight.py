@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pipeline.domain.ports import HttpRequest
 from pipeline.domain.ports_dispatch import Answered, Send, Unclear
 from pipeline.runtime.clock import Clock
 from pipeline.runtime.sender import Sender
@@ -58,6 +59,7 @@ class Job:
     """One request on its way. `alive` is asked right before it begins."""
 
     send: Send
+    request: HttpRequest
     alive: Callable[[], bool]
     owner: Any
     started_at: int = 0
@@ -118,7 +120,7 @@ class Requests:
         try:
             # From here on a repeat costs money; the journal knows of this request.
             self._on_step("before_request")
-            answer = await sender.send(job.send.request, job.send.timeout_ms)
+            answer = await sender.send(job.request, job.send.timeout_ms)
             self._on_step("after_answer")
         except Exception:
             log.exception("sending to %s", job.send.provider)

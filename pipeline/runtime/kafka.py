@@ -99,6 +99,7 @@ class Cluster:
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.wait.max.ms": FETCH_WAIT_MS,
                 "fetch.error.backoff.ms": 50,
+                "fetch.queue.backoff.ms": 10,
                 **_dotted(options),
             }
         )

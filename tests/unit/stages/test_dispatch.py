@@ -129,6 +129,7 @@ def play(progress: CommandProgress, *answers: int | NotSent | Unclear) -> tuple[
     for number, answer in enumerate(answers):
         move = progress.next(NOW + number)
         assert isinstance(move, Send), f"it ended after {asked}"
+        assert progress.request() is not None
         asked.append(move.provider)
         reply = HttpReply(answer, {}, b"") if isinstance(answer, int) else answer
         progress.answered(reply, NOW + number, 5, NOW + number)
@@ -155,7 +156,9 @@ def test_an_accepted_command_names_the_attempt_its_cost_and_the_trace() -> None:
 
 def test_the_request_carries_a_reference_and_a_key_that_name_the_step() -> None:
     made = stage(account("a"))
-    begin(made, step=2, key_no=4).next(NOW)
+    progress = begin(made, step=2, key_no=4)
+    progress.next(NOW)
+    progress.request()
     ((_, delivery),) = made._config.adapters["scripted"].built  # type: ignore[attr-defined]
     named = reference.read(delivery.reference, {1: KEY})
     assert named == reference.Named("acme", MESSAGE, RECIPIENT, 2)
@@ -392,7 +395,10 @@ def test_no_room_gives_the_command_back_for_a_second() -> None:
 
 
 def test_content_that_the_channel_cannot_say_fails_as_content() -> None:
-    asked, emit = play(begin(stage(account("a"), text="")))
+    progress = begin(stage(account("a"), text=""))
+    assert isinstance(progress.next(NOW), Send)
+    assert progress.request() is None
+    asked, emit = play(progress)
     assert asked == []
     assert (emit.topic, emit.value["error_class"], emit.value["code"]) == (
         "failed",
