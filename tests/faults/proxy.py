@@ -115,8 +115,8 @@ class KafkaProxy:
         back.add_done_callback(self._tasks.discard)
         try:
             await self._forward(reader, link)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client hung up, or the proxy ends
         finally:
             client.close()
             if not any(hold.upstream is upstream for hold in self._held.values()):
