@@ -17,9 +17,9 @@ LIMIT: Final = 4_000
 _VERSION: Final = "m1:"
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _VALUES: Final = {letter: value for value, letter in enumerate(_LETTERS)}
-_MAX_OPEN: Final = 750
+_MAX_OPEN: Final = 500
 """Each unfinished offset costs at most one letter and the finished run behind it four, up to a run
-of a million: 750 of them stay below 3,750 letters."""
+of a million: 500 of them and a batch of 250 in hand stay below 3,750 letters."""
 
 
 class UnknownMap(ValueError):
@@ -81,6 +81,11 @@ class Completion:
     def crowded(self) -> bool:
         """Whether the map could come near the broker's limit: take no new records."""
         return len(self._open) >= _MAX_OPEN
+
+    @property
+    def roomy(self) -> bool:
+        """Whether new records may be taken again."""
+        return len(self._open) < _MAX_OPEN // 2
 
     def text(self) -> str:
         """The metadata to commit with `position`; empty when nothing above it is finished."""

@@ -51,7 +51,7 @@ RESUME_AT: Final = 0.25
 DRAIN_S: Final = 8.0
 """Requests that run when a task goes away are waited for this long; a handover has 10 s."""
 
-BUSY_POLL_S: Final = 0.002
+BUSY_POLL_S: Final = 0.001
 """How long an answer may lie while we wait for records."""
 
 TABLES_S: Final = 0.1
@@ -268,7 +268,7 @@ class DispatchWorker:
                 self._fetch.resume([part for part in parts if part not in self._crowded])
         for part in list(self._crowded):
             task = self.tasks.get(part[1])
-            if task is None or not task.parts[part].crowded:
+            if task is None or task.parts[part].roomy:
                 self._crowded.discard(part)
                 if self._cluster.logical(part[0]) not in self._paused:
                     self._fetch.resume([part])
@@ -325,11 +325,12 @@ class DispatchWorker:
             self._unsure = True
             return
         if done:
-            if claiming:
-                self._paused.clear()
             for task in claiming:
                 task.phase = Phase.LIVE
                 self._fetch.assign({part: c.position for part, c in task.parts.items()})
+                self._fetch.pause(
+                    part for part in task.parts if self._cluster.logical(part[0]) in self._paused
+                )
                 log.info("dispatch: took task %d", task.number)
 
     def _reconcile(self) -> None:

@@ -102,6 +102,34 @@ def test_another_slot_waits_for_the_dead_owners_lease(world: DispatchWorld) -> N
     assert len({r["key"] for r in provider.requests}) == len(commands)
 
 
+def test_a_worker_that_was_stopped_beyond_its_session_sends_nothing_when_it_goes_on(
+    world: DispatchWorld,
+) -> None:
+    """Its lease is over, and its answers are not its to write."""
+    provider = TinyProvider(delay_s=0.1).start()
+    commands = some(200)
+    first = world.spawn(provider.port, slot=7)
+    world.write(commands)
+    until(lambda: len(provider.requests) > 20, 20)
+    first.send_signal(signal.SIGSTOP)
+    met = len(provider.requests)
+    assert met < len(commands), "nothing was left to take over"
+    second = world.spawn(provider.port, slot=8)
+    world.finished(commands, 40)
+    late = some(50)
+    made = len(provider.requests)
+    first.send_signal(signal.SIGCONT)
+    world.write(late)
+    world.finished(late, 30)
+    for process in (second, first):
+        process.send_signal(signal.SIGTERM)
+        process.wait(12)
+    provider.stop()
+    assert len(provider.requests) == made + len(late)
+    assert len({r["key"] for r in provider.requests}) == len(commands) + len(late)
+    assert all(count <= 2 for count in by_command(commands, provider).values())
+
+
 def test_tasks_that_move_under_load_send_each_command_once(world: DispatchWorld) -> None:
     """A worker joins, another leaves: what runs is finished by its owner, the rest goes over."""
     provider = TinyProvider(delay_s=0.1).start()
