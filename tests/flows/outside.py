@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.domain.outcomes import Emit, Inbound
-from pipeline.domain.ports import Account, HttpReply
-from pipeline.domain.ports_dispatch import Answered, Finish, NotSent, Progress, Send, Unclear
+from pipeline.domain.ports import Account, HttpReply, HttpRequest
+from pipeline.domain.ports_dispatch import Answered, Finish, NotSent, Progress, Unclear
 from pipeline.domain.records import RECORD_VERSION, Callback
 from pipeline.providers.generic import CODES
 from pipeline.stages.dispatch import Dispatch
@@ -160,7 +160,11 @@ class Outside:
             lane.popleft()
             self._begin(lane)
             return
-        began, answer, takes_ms = self._log.clock.now(), *self._request(todo)
+        wanted = progress.request()
+        if wanted is None:
+            self._go_on(lane, progress)
+            return
+        began, answer, takes_ms = self._log.clock.now(), *self._request(todo.provider, wanted)
 
         def come_back() -> None:
             now = self._log.clock.now()
@@ -175,25 +179,25 @@ class Outside:
 
     # the provider's side
 
-    def _request(self, send: Send) -> tuple[Answered, int]:
-        body = json.loads(send.request.body)
-        provider, reference = send.provider, body["reference"]
-        key = send.request.headers["idempotency-key"]
+    def _request(self, provider: str, wanted: HttpRequest) -> tuple[Answered, int]:
+        body = json.loads(wanted.body)
+        reference, key = body["reference"], wanted.headers["idempotency-key"]
         account = self._accounts[provider]
         honoured = account.capabilities.honours_keys
         if honoured and (provider, key) in self._by_key:
             own_id, says = self._by_key[provider, key]
-            self._keep(send, body, key, taken=False)
+            self._keep(provider, body, key, taken=False)
             again = HttpReply(202, {}, json.dumps({"id": own_id}).encode())
             return (again if says.taken else says.answer(own_id)), REQUEST_MS
         plays = self.script.get(f"{provider} {body['to']}") or self.script[provider]
         turn = self._times[provider, reference]
         self._times[provider, reference] += 1
         says = plays[min(turn, len(plays) - 1)]
-        own_id = f"{provider}-{len(self.requests)}"
+        # Of what it is and not of when it came, as the real simulator's.
+        own_id = f"{provider}-{reference[-24:]}-{turn}"
         if says.taken:
             self._by_key[provider, key] = (own_id, says)
-        self._keep(send, body, key, taken=says.taken)
+        self._keep(provider, body, key, taken=says.taken)
         for number, (after, kind, code) in enumerate(says.reports):
             told = {
                 "id": f"{own_id}-{number}",
@@ -210,11 +214,11 @@ class Outside:
                 self._at(after + number, self._reporting(provider, told))
         return says.answer(own_id), says.takes_ms
 
-    def _keep(self, send: Send, body: Mapping[str, Any], key: str, *, taken: bool) -> None:
+    def _keep(self, provider: str, body: Mapping[str, Any], key: str, *, taken: bool) -> None:
         self.requests.append(
             Request(
                 self._log.clock.now(),
-                send.provider,
+                provider,
                 body["to"],
                 body["reference"],
                 key,

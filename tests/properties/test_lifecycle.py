@@ -42,9 +42,9 @@ SAYS = st.one_of(
         REPORTS,
         st.sampled_from([20, 3 * SECOND]),
     ),
-    st.sampled_from(["busy", "not_on_channel", "invalid_address", "no_credit", "spam_answer"]).map(
-        lambda code: refused("content_rejected" if code == "spam_answer" else code)
-    ),
+    st.sampled_from(
+        ["busy", "not_on_channel", "invalid_address", "no_credit", "content_rejected"]
+    ).map(refused),
     st.sampled_from([None, 30]).map(lambda after: refused("too_fast", after)),
     st.builds(
         lambda at, hears: (
