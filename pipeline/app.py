@@ -1,4 +1,8 @@
-"""Where settings, stages and the runtime meet: builds one worker of one stage and runs it."""
+"""Where settings, stages and the runtime meet: builds one worker of one stage and runs it.
+
+What only one stage needs is imported there: it halves the start of the others, and a worker that was
+killed is back that much sooner.
+"""
 
 import logging
 import os
@@ -9,38 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.channels import render
 from pipeline.domain import ids
 from pipeline.domain.drafts import NO_TENANT, blank_event, source_of
 from pipeline.domain.outcomes import Answer, Emit, Inbound
 from pipeline.domain.suppressions import suppressed
 from pipeline.domain.switches import NONE, Switches
 from pipeline.domain.turns import Limits
-from pipeline.providers import PROVIDERS
 from pipeline.runtime.admin import verify
-from pipeline.runtime.clickhouse import Store
 from pipeline.runtime.clock import BrokerClock, Clock
 from pipeline.runtime.codec import Codec
-from pipeline.runtime.concurrent import DispatchWorker
 from pipeline.runtime.kafka import Cluster
-from pipeline.runtime.listening import Silence
-from pipeline.runtime.progress import TOPIC as PROGRESS
-from pipeline.runtime.progress import ProgressWriter, listened
 from pipeline.runtime.registry import Registry
-from pipeline.runtime.sink_loop import SinkLoop
-from pipeline.runtime.stateful import Lane, StatefulWorker
-from pipeline.runtime.stateless import Intake, StatelessWorker
-from pipeline.runtime.tables import Tables
 from pipeline.runtime.tasks import SlotLock
-from pipeline.runtime.web import WebOptions, run_gateway
 from pipeline.runtime.wire import Wire
 from pipeline.settings.config import Config
 from pipeline.settings.environment import Settings
 from pipeline.stages import gateway, sink
-from pipeline.stages.accept import AcceptConfig, accept
-from pipeline.stages.dispatch import Dispatch, DispatchConfig
-from pipeline.stages.fallback import Fallback
-from pipeline.stages.receipts import Receipts
 from pipeline.topology import CATALOGUE
 
 log = logging.getLogger(__name__)
@@ -144,6 +132,9 @@ def run_stage(
 
 
 def _accept(parts: Parts) -> None:
+    from pipeline.runtime.stateless import Intake, StatelessWorker
+    from pipeline.stages.accept import AcceptConfig, accept
+
     admin = parts.cluster.admin()
     config = AcceptConfig(
         policy=parts.config.policy,
@@ -186,6 +177,13 @@ def _accept_crashed(record: Inbound, tenants: Mapping[str, str]) -> list[Answer]
 
 
 def _fallback(parts: Parts) -> None:
+    from pipeline.runtime.listening import Silence
+    from pipeline.runtime.progress import TOPIC as PROGRESS
+    from pipeline.runtime.progress import listened
+    from pipeline.runtime.stateful import Lane, StatefulWorker
+    from pipeline.runtime.tables import Tables
+    from pipeline.stages.fallback import Fallback
+
     tables = Tables(parts.cluster, parts.wire, "fallback", [PROGRESS, "suppressions"], parts.clock)
     tables.load(_LOAD_S)
 
@@ -225,6 +223,11 @@ def _fallback(parts: Parts) -> None:
 
 
 def _receipts(parts: Parts) -> None:
+    from pipeline.providers import PROVIDERS
+    from pipeline.runtime.progress import ProgressWriter
+    from pipeline.runtime.stateful import Lane, StatefulWorker
+    from pipeline.stages.receipts import Receipts
+
     stage = Receipts(
         parts.config.accounts,
         PROVIDERS,
@@ -248,6 +251,9 @@ def _receipts(parts: Parts) -> None:
 
 
 def _gateway(parts: Parts) -> None:
+    from pipeline.providers import PROVIDERS
+    from pipeline.runtime.web import WebOptions, run_gateway
+
     config = gateway.GatewayConfig(parts.config.accounts, PROVIDERS)
     run_gateway(
         parts.cluster,
@@ -260,6 +266,9 @@ def _gateway(parts: Parts) -> None:
 
 
 def _sink(parts: Parts) -> None:
+    from pipeline.runtime.clickhouse import Store
+    from pipeline.runtime.sink_loop import SinkLoop
+
     store = Store(parts.settings.clickhouse_url.get_secret_value(), sink.COLUMNS)
     SinkLoop(
         parts.cluster,
@@ -274,6 +283,12 @@ def _sink(parts: Parts) -> None:
 
 
 def _dispatch(parts: Parts) -> None:
+    from pipeline.channels import render
+    from pipeline.providers import PROVIDERS
+    from pipeline.runtime.concurrent import DispatchWorker
+    from pipeline.runtime.tables import Tables
+    from pipeline.stages.dispatch import Dispatch, DispatchConfig
+
     tables = Tables(parts.cluster, parts.wire, "dispatch", ["suppressions"], parts.clock)
 
     def is_suppressed(tenant: str, hashed: str, channel: str, category: str, now: int) -> bool:

@@ -5,9 +5,10 @@ Any registry with Confluent's HTTP interface fits.
 
 import json
 import ssl
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import httpx
+if TYPE_CHECKING:  # imported when a registry is configured: it doubles a worker's start
+    import httpx
 
 _MEDIA: Final = "application/vnd.schemaregistry.v1+json"
 _TIMEOUT_S: Final = 5.0
@@ -36,6 +37,8 @@ class Registry:
         timeout_s: float = _TIMEOUT_S,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
+        import httpx
+
         self._url = url.rstrip("/")
         self._client = httpx.Client(
             auth=auth,
@@ -85,6 +88,8 @@ class Registry:
         return found
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        import httpx
+
         try:
             answer = self._client.request(method, self._url + path, **options)
         except httpx.HTTPError as error:
@@ -106,7 +111,7 @@ class Registry:
         return body
 
 
-def _reason(answer: httpx.Response) -> str:
+def _reason(answer: "httpx.Response") -> str:
     try:
         return str(answer.json()["message"])[:500]
     except (ValueError, KeyError, TypeError):
