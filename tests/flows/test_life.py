@@ -109,12 +109,13 @@ LIVES: dict[str, Row] = {
         fields={"route": [{"channel": "sms"}, {"channel": "voice"}]},
     ),
     "a retry after a negative receipt has a new key, however early the receipt came": Row(
-        {"wa": [taken((5, "failed", "expired"), takes_ms=3 * SECOND), DELIVERS]},
+        {"voice": [taken((5, "failed", "expired"), takes_ms=3 * SECOND), DELIVERS]},
         "delivered",
-        "whatsapp",
-        ["wa", "wa"],
+        "voice",
+        ["voice", "voice"],
         {"dispatched": 2, "failed": 1, "delivered": 1},
         (0, MINUTE),
+        fields={"route": [{"channel": "voice"}]},
     ),
     "read says delivered too": Row(
         {"wa": [taken((2 * SECOND, "read"))]},
