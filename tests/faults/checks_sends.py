@@ -159,7 +159,8 @@ def overlaps(history: History) -> Finding:
 
 
 def after_deadline(history: History) -> Finding:
-    """Nothing is sent after the message's deadline or its command's expires_at."""
+    """Nothing is sent after the message's deadline or its command's expires_at. What left in time
+    arrives within the request's own timeout, or the caller has hung up."""
     deadlines = {
         record.value["message_id"]: record.value["deadline"] for record in history.of("accepted.")
     }
@@ -175,7 +176,7 @@ def after_deadline(history: History) -> Finding:
         for request in history.requests:
             step = (request.message_id, request.step)
             ends = min(deadlines.get(request.message_id, 2**62), expiries.get(step, 2**62))
-            if request.at > ends + CLOCK_MS:
+            if request.at > ends + CLOCK_MS + history.rules.timeout_ms:
                 yield f"request line {request.line}: {step} {request.at - ends} ms too late"
         for record in history.of("dispatched", "failed"):
             ends = by_command.get(record.value["command_id"] or "", 2**62)

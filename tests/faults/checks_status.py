@@ -40,6 +40,7 @@ def next_steps(history: History) -> Finding:
     silence, or it expired unheard."""
     failed = by_message(history.of("failed"))
     silent = by_step(history.of("timed-out"))
+    spoken = {record.value["command_id"]: record.at for record in history.of("dispatched")}
     ends = _window_ends(history)
     lease = history.rules.lease_ms
 
@@ -60,6 +61,10 @@ def next_steps(history: History) -> Finding:
             late_enough = event.at >= ends.get(command, 0) - EARLY_MS
             if mine and late_enough and event.value["occurred_at"] <= after.at:
                 return True
+        # Past its life a command may be written again, but not when dispatch's word on it stood
+        # in the log: whoever lags has to read first.
+        if command in spoken and spoken[command] < after.at - EARLY_MS:
+            return False
         return bool(before.value["expires_at"] + lease <= after.at)
 
     looked = 0

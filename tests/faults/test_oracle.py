@@ -120,7 +120,7 @@ def _two_in_flight(history: History) -> None:
 
 
 def _after_expiry(history: History) -> None:
-    history.requests[0] = replace(history.requests[0], at=T0 + 12_000, ended_at=T0 + 12_001)
+    history.requests[0] = replace(history.requests[0], at=T0 + 13_000, ended_at=T0 + 13_001)
 
 
 def _after_deadline(history: History) -> None:
@@ -160,6 +160,12 @@ def _doubt_for_what_never_left(history: History) -> None:
 def _next_step_at_once(history: History) -> None:
     history.topics["send.sms.urgent"][2] = command("m1", 1, 2, T0 + 1_000)
     history.topics["timed-out"].clear()
+
+
+def _written_again_though_dispatched(history: History) -> None:
+    """Fallback lagged, took the command for dead and did not look at what dispatch had said."""
+    again = command("m0", 0, 9, T0 + 26_000, command_id="m0/0/2", try_no=2)
+    history.topics["send.sms.urgent"].append(again)
 
 
 def _window_cut_short(history: History) -> None:
@@ -230,6 +236,7 @@ def _sent_after_outcome(history: History) -> None:
         (_doubt_for_what_never_left, "doubt without a request"),
         (_next_step_at_once, "next step too early"),
         (_window_cut_short, "next step too early"),
+        (_written_again_though_dispatched, "next step too early"),
         (_deaf, "silence not heard out"),
         (_delivered_without_receipt, "outcome against the ledger"),
         (_failed_though_delivered, "outcome against the ledger"),
