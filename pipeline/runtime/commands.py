@@ -254,7 +254,7 @@ class Commands:
     def _collect(self) -> None:
         for job in self._requests.take():
             item: Item = job.owner
-            if item.task.phase is Phase.GONE:
+            if item.task.phase is Phase.GONE and not self._switches.poll_time_metadata:
                 self._drop(item)
                 self._free(item)
             elif isinstance(job.answer, Withheld):
