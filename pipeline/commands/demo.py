@@ -22,6 +22,7 @@ from pipeline.commands.demo_view import View, summary
 from pipeline.commands.fleet import Fleet, Simulation
 from pipeline.commands.up import CANNOT
 from pipeline.domain.errors import BadInput, Undecodable
+from pipeline.local.kafka import SHORT_LIVED
 from pipeline.local.ports import HOST, free_port
 from pipeline.local.stack import Stack, settings_for_up
 from pipeline.runtime.clickhouse import Refused, Store
@@ -135,7 +136,7 @@ def run(
         port=free_port(),
         seed=seed,
     )
-    stack = Stack(settings_of(folder), 0, 0)
+    stack = Stack(settings_of(folder), 0, 0, SHORT_LIVED)
     runs: Fleet | None = None
     with View(console or Console(quiet=True)) as view:
         try:

@@ -71,28 +71,42 @@ def _hangs(number: int) -> None:
 def _work(stage: str, slot: int, stop: threading.Event, *, static: bool) -> int:
     # Late, so that a signal during the second that this takes is not missed.
     from pipeline.app import run_stage
+    from pipeline.settings import load_config, load_settings
+
+    settings = load_settings()
+    config = load_config(_config_file(settings.config), settings.gateway_url)
+    try:
+        run_stage(stage, slot, settings, config, stop=stop, static=static)
+    except Exception as error:
+        if _must_not_run(error):
+            log.critical("%s", error)
+            return UNABLE
+        log.critical("%s: slot %d crashed", stage, slot, exc_info=True)
+        return CRASHED
+    return 0
+
+
+def _must_not_run(error: Exception) -> bool:
+    """Whether a person has to mend something first. Imports what few stages need, so only here."""
+    from pipeline.domain.errors import BadInput
     from pipeline.runtime.admin import ClusterUnusable, TopicsMismatch
     from pipeline.runtime.clickhouse import WrongTables
     from pipeline.runtime.control import ControlMismatch
     from pipeline.runtime.registry import RegistryRefused, RegistryUnavailable
     from pipeline.runtime.tasks import MissingOffset, SlotTaken
-    from pipeline.settings import load_config, load_settings
 
-    must_not_run = (
-        SlotTaken, TopicsMismatch, ControlMismatch, MissingOffset, WrongTables, ClusterUnusable,
-        RegistryRefused, RegistryUnavailable,
-    )  # fmt: skip
-    settings = load_settings()
-    config = load_config(_config_file(settings.config), settings.gateway_url)
-    try:
-        run_stage(stage, slot, settings, config, stop=stop, static=static)
-    except must_not_run as error:
-        log.critical("%s", error)
-        return UNABLE
-    except Exception:
-        log.critical("%s: slot %d crashed", stage, slot, exc_info=True)
-        return CRASHED
-    return 0
+    return isinstance(
+        error,
+        BadInput
+        | SlotTaken
+        | TopicsMismatch
+        | ControlMismatch
+        | MissingOffset
+        | WrongTables
+        | ClusterUnusable
+        | RegistryRefused
+        | RegistryUnavailable,
+    )
 
 
 def _config_file(named: Path | None) -> Path:

@@ -8,7 +8,7 @@ same pipeline. Secrets that nobody gave are made once and kept in `<data>/secret
 import contextlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -37,15 +37,18 @@ class Stack:
         settings: Settings,
         kafka_port: int = KAFKA_PORT,
         clickhouse_port: int = CLICKHOUSE_PORT,
+        java: Sequence[str] = (),
     ) -> None:
-        """Nothing happens yet.
+        """Nothing happens yet. `java` are options of the embedded Kafka's Java.
 
         Raises:
             PortTaken: somebody listens on a port that is needed.
         """
         data = settings.data_dir.absolute()
         self.settings = settings.model_copy(update={"data_dir": data})
-        self.kafka = None if settings.bootstrap else EmbeddedKafka(data / "kafka", kafka_port)
+        self.kafka = (
+            None if settings.bootstrap else EmbeddedKafka(data / "kafka", kafka_port, java=java)
+        )
         named = settings.clickhouse_url.get_secret_value()
         self.clickhouse = (
             None if named else EmbeddedClickHouse(data / "clickhouse", clickhouse_port)
