@@ -6,6 +6,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pipeline.domain import ids
 from pipeline.domain.outcomes import Inbound
 from pipeline.domain.ports_stage import timer_entry, window_entry
 from pipeline.domain.records import (
@@ -117,6 +118,19 @@ def reach_mark(event: Event) -> str:
     said = event["provider_message_id"] or event["provider_event_id"] or event["event_id"]
     text = f"reach\x1f{event['step']}\x1f{event['provider']}\x1f{said}"
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def is_of_earlier_try(state: MessageState, provider_message_id: str | None) -> bool:
+    """Whether a hand-over belongs to a command of this message before the last one of its step."""
+    if provider_message_id is None:
+        return False
+    number = state["step"]
+    command = ids.command_id(state["message_id"], number, state["steps"][number]["commands"])
+    return any(
+        attempt["provider_message_id"] == provider_message_id
+        and attempt["attempt_id"] != ids.attempt_id(command, attempt["provider"])
+        for attempt in state["attempts"]
+    )
 
 
 def opened(message: Message, record: Inbound, steps: list[StepState]) -> MessageState:

@@ -129,7 +129,9 @@ class Fallback:
     def on_wake(self, wake: Wake, state: StateView, now: int) -> list[Answer]:
         """A window, a retry, a deadline, a dead command, or the end of remembering."""
         desk = Desk(self, state)
-        message = cast(MessageState, desk.get(wake.key))
+        message = cast(MessageState | None, desk.get(wake.key))
+        if message is None or message["due_at"] != wake.due:
+            return []  # another timer of the same turn has moved this one already
         due_for = message["due_for"]
         if due_for == "forget":
             desk.put(wake.key, None)
@@ -331,6 +333,7 @@ class Fallback:
             if event["result"] == "accepted" and step["success"] == "accepted":
                 self._succeed(desk, message, event["step"], "accepted", now)
             elif step["negatives"] and step["negatives"] >= step["alive"]:
+                step["key_no"] += 1
                 self._move_on(desk, message, step["negative_class"], step["negative_code"], now)
             else:
                 self._wait(message, RECEIPT)
@@ -387,6 +390,8 @@ class Fallback:
         """Counts against the step at work; acts once dispatch has spoken and no hand-over of the
         step is left that could still arrive."""
         if event["step"] != message["step"] or lifecycle.better(step["status"], "dispatched"):
+            return
+        if lifecycle.is_of_earlier_try(message, event["provider_message_id"]):
             return
         step["negatives"] += 1
         step["negative_class"] = event["error_class"] or ""
