@@ -15,7 +15,7 @@ from pipeline.commands.demo_figures import (
 )
 
 SHOWN: Final = 5
-ENOUGH: Final = 1_000
+ENOUGH: Final = 2_000
 """Messages from which on every kind of fault must have happened."""
 
 

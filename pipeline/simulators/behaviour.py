@@ -59,7 +59,8 @@ class Behaviour:
 
     `handed_over`: the provider took it, and sends it on. `reaches`: the person gets it.
     `settles`: where keys are honoured and the first answer was in doubt, a repeat of the key gets
-    202 (and is handed over if it was not yet); otherwise it gets the first answer again.
+    202 (and is handed over if it was not yet); otherwise it gets the first answer again. Always so
+    where the answer alone says which id our message has there.
     """
 
     kind: Kind
@@ -92,7 +93,12 @@ def behaviour(
         kind = Kind.DELIVERS if kind_draw < 0.5 else Kind.REJECTS
     else:
         kind = _pick(script.weights(channel, country), kind_draw)
-    return _build(kind, channel, rest, script, quick=late_on is not None)
+    does = _build(kind, channel, rest, script, quick=late_on is not None)
+    rules = script.account(account)
+    if rules.honours_keys and not rules.echoes_reference and does.answer in DOUBTFUL:
+        # Its receipts name only its own id, so whoever never gets that could match none of them.
+        return replace(does, settles=True)
+    return does
 
 
 @lru_cache(maxsize=65_536)

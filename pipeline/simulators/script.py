@@ -88,7 +88,8 @@ DEFAULT_TABLE: Final[Mapping[tuple[str, str], Mapping[Kind, float]]] = {
     ("whatsapp", "US"): _row(rejects=220),
     ("sms", ""): _row(delivers=680, reads=0),
     ("sms", "IN"): _row(delivers=500, reads=0, rejects=150, late=60),
-    ("voice", ""): _row(reads=0, silent=120, negative=80),
+    # The doubtful ones often enough that some urgent call is made twice in every run of some size.
+    ("voice", ""): _row(reads=0, silent=120, negative=80, error=110, reset_after=80, no_answer=60),
     ("email", ""): _row(negative=60, late=40),
 }
 
