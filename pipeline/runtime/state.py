@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rocksdict import AccessType, Options, Rdict, WriteBatch
+from rocksdict import AccessType, Options, Rdict, ReadOptions, WriteBatch
 
 _DATA: Final = b"d"
 _INDEX: Final = b"i"
@@ -102,13 +102,14 @@ class TaskState:
         self._entries[entry] = there
 
     def _stored(self, prefix: bytes) -> Iterator[bytes]:
-        iterator = self._db.iter()
+        # Without the bound a search that finds nothing walks over every entry that was deleted
+        # since the last compaction: 250 us instead of 3 behind 5,000 of them.
+        options = ReadOptions()
+        options.set_iterate_upper_bound(_behind(_INDEX + prefix))
+        iterator = self._db.iter(options)
         iterator.seek(_INDEX + prefix)
         while iterator.valid():
-            key = iterator.key()
-            if not key.startswith(_INDEX + prefix):
-                return
-            yield key[1:]
+            yield iterator.key()[1:]
             iterator.next()
 
     # The open transaction
@@ -210,3 +211,9 @@ class TaskState:
         """Drops the open transaction and releases the files."""
         self.rollback()
         self._db.close()
+
+
+def _behind(prefix: bytes) -> bytes:
+    """The first key behind all that start with `prefix`, which has a byte below 255."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1])
