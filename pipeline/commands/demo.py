@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -120,8 +120,10 @@ def run(
     seed: int,
     extra: Sequence[Asked] = (),
     console: Console | None = None,
+    inspect: Callable[[Fleet], None] = lambda _: None,
 ) -> Result:
-    """One whole run in `folder`; `extra` requests come last. Nothing is left running.
+    """One whole run in `folder`; `extra` requests come last. `inspect` may look around after the
+    end, while everything still runs. Nothing is left running.
 
     Raises:
         BadInput, PortTaken, StartError, Unavailable, NotReady, NotSent, Unreachable: it could not
@@ -152,6 +154,7 @@ def run(
             work = Run(runs, fleet.codec_of(settings), view.tally)
             work.go([*requests(seed, messages), *extra])
             result = _judge(work, settings, simulation.ledger, view)
+            inspect(runs)
         finally:
             with fleet.undisturbed():
                 view.step("Stopping")

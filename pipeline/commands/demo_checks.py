@@ -12,6 +12,7 @@ from pipeline.commands.demo_figures import (
     attempts_of,
     double_sends,
     late_by_message,
+    requests_of_messages,
 )
 
 SHOWN: Final = 5
@@ -50,6 +51,10 @@ def _answered(evidence: Evidence) -> Iterator[str]:
     many = [str(number) for number, said in found.items() if len(said) > 1]
     if many:
         yield _named("requests have more than one answer", many)
+    owners = requests_of_messages(evidence)
+    wrong = [message for message in evidence.outcomes() if len(owners.get(message, ())) != 1]
+    if wrong:
+        yield _named("outcomes belong to no request, or to several", wrong)
 
 
 def _provider(evidence: Evidence, figures: Mapping[str, Any]) -> Iterator[str]:

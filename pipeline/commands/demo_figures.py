@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.commands.demo_evidence import Evidence
+from pipeline.commands.demo_evidence import Evidence, Place
 
 FAULTS: Final = (
     "rejected", "failed", "fallbacks_by_failure", "fallbacks_by_silence", "timed_out", "retries",
@@ -58,10 +58,17 @@ def figures(evidence: Evidence) -> dict[str, Any]:
 
 def opened(evidence: Evidence) -> set[str]:
     """Messages that accept took and fallback did not turn away."""
+    return set(requests_of_messages(evidence))
+
+
+def requests_of_messages(evidence: Evidence) -> dict[str, list[Place]]:
+    """By message, the requests that asked for it and were not rejected: one, where all is well."""
     refused = {_place(value) for value in evidence.of("rejected")}
-    return {
-        value["message_id"] for value in evidence.of("accepted") if _place(value) not in refused
-    }
+    found: dict[str, list[Place]] = defaultdict(list)
+    for value in evidence.of("accepted"):
+        if _place(value) not in refused:
+            found[value["message_id"]].append(_place(value))
+    return dict(found)
 
 
 def attempts_of(evidence: Evidence) -> Iterator[Mapping[str, Any]]:
@@ -177,6 +184,6 @@ def cells(evidence: Evidence) -> dict[tuple[str, str], Cell]:
     return dict(sorted(found.items()))
 
 
-def _place(value: Mapping[str, Any]) -> tuple[str, int, int]:
+def _place(value: Mapping[str, Any]) -> Place:
     source = value["source"] or {"topic": "", "partition": 0, "offset": 0}
     return (source["topic"], source["partition"], source["offset"])

@@ -29,7 +29,7 @@ WAIT_S: Final = 60.0
 FOLLOWED: Final = tuple(
     topic.name
     for topic in CATALOGUE
-    if topic.record in {"Event", "Outcome"} or topic.template == "accepted.{lane}"
+    if {*topic.records.values()} & {"Event", "Outcome", "Message"} and len(topic.records) == 1
 )
 
 REPEATED: Final = ("rejected", *(f"accepted.{lane}" for lane in CATALOGUE.lanes))

@@ -382,7 +382,8 @@ class Fallback:
             step["status"] = event["kind"]
         step["provider"] = event["provider"] or step["provider"]
         if lifecycle.reached(event["kind"], step["success"]):
-            self._succeed(desk, message, event["step"], event["kind"], now)
+            # What the step asked for, and not which of two receipts came first.
+            self._succeed(desk, message, event["step"], step["success"], now)
 
     def _negative(
         self, desk: Desk, message: MessageState, step: StepState, event: Event, now: int

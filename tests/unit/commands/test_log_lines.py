@@ -1,0 +1,42 @@
+"""Log lines are JSON, and quote nothing of a person's message."""
+
+import json
+import logging
+import sys
+
+from pipeline.commands.log_lines import JsonLines
+from pipeline.domain.errors import BadInput
+
+
+def line(error: BaseException | None = None) -> dict[str, object]:
+    info = None
+    if error is not None:
+        try:
+            raise error
+        except type(error):
+            info = sys.exc_info()
+    record = logging.LogRecord("a.b", logging.WARNING, __file__, 1, "took %d", (3,), info)
+    text = JsonLines().format(record)
+    assert "\n" not in text
+    found: dict[str, object] = json.loads(text)
+    return found
+
+
+def test_a_line_says_when_how_bad_who_and_what():
+    found = line()
+    assert set(found) == {"time", "level", "logger", "message"}
+    assert (found["level"], found["logger"], found["message"]) == ("warning", "a.b", "took 3")
+    assert str(found["time"]).endswith("+00:00")
+
+
+def test_an_exception_leaves_its_kind_and_place_but_not_its_words():
+    found = line(KeyError("+4915112345678"))
+    assert found["error"] == "KeyError"
+    assert "4915112345678" not in json.dumps(found)
+    (place,) = found["trace"]  # type: ignore[misc]
+    assert "test_log_lines.py" in place
+
+
+def test_our_own_errors_keep_their_words():
+    found = line(BadInput("PIPELINE_PEPPER", "it is not set", "set it"))
+    assert found["error"] == "BadInput: PIPELINE_PEPPER: it is not set; set it"
