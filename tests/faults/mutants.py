@@ -55,8 +55,8 @@ FULL: Final = Plan(
 )
 
 SHORT: Final = Plan(
-    seconds=45,
-    rate=100,
+    seconds=240,
+    rate=40,
     kill_stages=STAGES,
     kills=1,
     term_stages=("fallback",),
