@@ -38,7 +38,10 @@ class Ground:
         self.exits: list[str] = []
         self.supervisor = Supervisor(folder / "logs", lambda name, _: self.exits.append(name))
         self.producer: Producer = Cluster(kafka.bootstrap, "").producer(
-            linger_ms=5, queue_buffering_max_messages=500_000, batch_size=262_144
+            linger_ms=5,
+            queue_buffering_max_messages=500_000,
+            batch_size=262_144,
+            compression_type="none",  # Faust's client cannot read lz4 by itself
         )
 
     def topics(self, prefix: str, stage: str | None = None) -> Cluster:

@@ -9,10 +9,21 @@ import logging
 import signal
 import sys
 import threading
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.app import run_stage
 from pipeline.settings import load_config, load_settings
+
+
+def count(steps: Counter[str]) -> Callable[[str], None]:
+    """Counts the steps of transactions."""
+
+    def on_step(step: str) -> None:
+        steps[step] += 1
+
+    return on_step
 
 
 def main() -> None:
@@ -32,7 +43,9 @@ def main() -> None:
     profile = cProfile.Profile() if options.profile else None
     if profile is not None:
         profile.enable()
-    run_stage(options.stage, options.slot, settings, config, stop=stop)
+    steps: Counter[str] = Counter()
+    run_stage(options.stage, options.slot, settings, config, stop=stop, on_step=count(steps))
+    logging.info("transactions: %d", steps["after_commit"])
     if profile is not None:
         profile.disable()
         profile.dump_stats(options.profile)

@@ -81,7 +81,13 @@ class SinkLoop:
         self._clock, self._limits = clock or BrokerClock(), limits or Limits()
         self._stop = threading.Event()
         self._consumer: Consumer = cluster.member(
-            cluster.group(STAGE), slot, enable_partition_eof=True, queued_max_messages_kbytes=65_536
+            cluster.group(STAGE),
+            slot,
+            enable_partition_eof=True,
+            queued_max_messages_kbytes=65_536,
+            # Every fetch names all partitions of all event topics; a batch waits longer anyway.
+            fetch_min_bytes=200_000,
+            fetch_wait_max_ms=150,
         )
         self._admin = cluster.admin()
         self._ready = False
