@@ -79,15 +79,16 @@ def _outcomes_against_ledger(evidence: Evidence) -> Iterator[str]:
         deliveries[delivery.message_id].append(delivery)
     ends = window_ends(evidence)
     invented, missed = [], []
-    for message, outcome in evidence.outcomes().items():
+    for found in evidence.records.get("outcomes", {}).values():
+        outcome, message = found.value, found.value["message_id"]
         mine = deliveries.get(message, [])
-        written = outcome["occurred_at"]
         if outcome["status"] == "delivered":
             # The provider notes our answer after it read it, so what counts is when it spoke.
-            if outcome["reason"] != "accepted" and not any(d.sent_at <= written for d in mine):
+            if outcome["reason"] != "accepted" and not any(d.sent_at <= found.at for d in mine):
                 invented.append(message)
         else:
-            end = min(written, ends.get((message, outcome["step"]), written))
+            decided = outcome["occurred_at"]
+            end = min(decided, ends.get((message, outcome["step"]), decided))
             heard = [d.acknowledged_at for d in mine if d.acknowledged_at is not None]
             if any(at < end for at in heard):
                 missed.append(message)

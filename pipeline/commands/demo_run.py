@@ -22,6 +22,10 @@ RATE: Final = 200
 """Requests a second: what two cores serve together with the simulator, so that a slow machine does
 not push anything over the end of a window."""
 
+BACKLOG: Final = 120
+"""Requests that may be on their way to their first provider. A machine that is busy otherwise then
+makes the run longer, and not the windows shorter."""
+
 STALLED_S: Final = 75.0
 """Without any new record for so long, nothing will come any more: longer than a command lives."""
 
@@ -46,6 +50,7 @@ class Tally:
     failed: set[str] = field(default_factory=set)
     commands: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)
     reports: set[str] = field(default_factory=set)
 
     @property
@@ -58,6 +63,11 @@ class Tally:
         """Requests without one."""
         return len(self.sent) - self.settled
 
+    @property
+    def backlog(self) -> int:
+        """Requests that have not met a provider yet."""
+        return len(self.sent) - len(self.rejected) - len(self.begun)
+
     def hear(self, kind: str, value: Mapping[str, Any]) -> None:
         """Takes a record; `kind` is `command` for those in send.*."""
         if kind == "accepted":
@@ -67,10 +77,12 @@ class Tally:
         elif kind == "outcomes":
             outcomes = self.delivered if value["status"] == "delivered" else self.failed
             outcomes.add(value["message_id"])
+            self.begun.add(value["message_id"])
         elif kind == "command":
             self.commands.add(value["command_id"])
         elif kind in {"dispatched", "failed"} and value["origin"] == "dispatch":
             self.answered.add(value["command_id"])
+            self.begun.add(value["message_id"])
         elif kind in REPORTED and value["provider_event_id"]:
             self.reports.add(value["provider_event_id"])
 
@@ -103,11 +115,14 @@ class Run:
         producer = self._cluster.producer(linger_ms=5)
         with Follower(self._cluster, (*EVENT_TOPICS, *COMMAND_TOPICS)) as follower:
             waiting = deque(requests)
-            began = moved = time.monotonic()
+            at = moved = time.monotonic()
             while True:
-                due = int((time.monotonic() - began) * rate) + 1 - (len(requests) - len(waiting))
-                for _ in range(min(due, len(waiting))):
-                    self._send(producer, waiting.popleft())
+                now = time.monotonic()
+                due = min(int((now - at) * rate), BACKLOG - self._begun_late(waiting))
+                if due > 0:
+                    at = now
+                    for _ in range(min(due, len(waiting))):
+                        self._send(producer, waiting.popleft())
                 producer.poll(0)
                 if self._refused:
                     raise NotSent(self._refused[0])
@@ -119,6 +134,11 @@ class Run:
                 if not waiting and time.monotonic() - moved > STALLED_S:
                     producer.flush(1)
                     return self.tally
+
+    def _begun_late(self, waiting: Sequence[Asked]) -> int:
+        """Requests on their way to their first provider, unacknowledged ones included."""
+        unacknowledged = self.tally.wanted - len(waiting) - len(self.tally.sent)
+        return self.tally.backlog + unacknowledged
 
     def _send(self, producer: Any, asked: Asked) -> None:
         def reported(error: Any, message: Any) -> None:

@@ -94,6 +94,9 @@ class Silence:
         if self._joined_after is None:
             if callbacks < self._until:
                 return
+            # As far as is known already, so that windows which ended meanwhile need no turn of
+            # their own.
+            self._until = callbacks
             self._joined_after = self._clock.now()
         if self._ends is None:
             if joined < self._joined_after:
