@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tests.faults.history import Fault
@@ -198,7 +198,14 @@ class Chaos:
         with self._busy[stage]:
             for slot in (0, 1):
                 wait_until(lambda slot=slot: self._pid_or_none(stage, slot) is not None, 30, stage)  # type: ignore[misc]
+            if inputs(stage):
+                wait_until(lambda: self._settled(stage), 30, f"the group of {stage} to settle")
             yield
+
+    def _settled(self, stage: str) -> bool:
+        """Whether the last fault's rebalance is over: the next recovery is to be its own."""
+        found = self._admin.describe_consumer_groups([PREFIX + stage])[PREFIX + stage].result(10)
+        return bool(found.state == ConsumerGroupState.STABLE)
 
     def _pid_or_none(self, stage: str, slot: int) -> int | None:
         return self._stack.pid(stage, slot)
