@@ -17,7 +17,7 @@ from pipeline.runtime.clock import Clock
 from pipeline.runtime.holding import Part, Phase, Task
 from pipeline.runtime.inflight import LEASE_S, Lease
 from pipeline.runtime.tasks import Handover, Membership
-from pipeline.runtime.transaction import Aborted, Encoded, Fenced, Transactions
+from pipeline.runtime.transaction import EASE, Aborted, Encoded, Fenced, Transactions
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +125,8 @@ class Settlement:
         self._again = None
         if renew:
             self._lease.renew(started)
+        ended = self._clock.monotonic()
+        self._not_before = ended + (ended - started) * EASE
         return True
 
     def _metadata(self) -> Any:

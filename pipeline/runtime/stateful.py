@@ -36,7 +36,7 @@ from pipeline.runtime.registry import RegistryUnavailable
 from pipeline.runtime.restore import Restorer
 from pipeline.runtime.state import TaskState
 from pipeline.runtime.tasks import Handover, Membership, committed
-from pipeline.runtime.transaction import Aborted, Encoded, Fenced, Transactions
+from pipeline.runtime.transaction import EASE, Aborted, Encoded, Fenced, Transactions
 from pipeline.runtime.wire import Wire, crash_letter, poison_letter
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class StatefulWorker:
         self._silence = silence() if silence else None
         self._each_pass = each_pass
         self._to_take: set[int] = set()
-        self._committed_at = 0.0
+        self._committed_at = self._took_ms = 0.0
         self._membership = Membership(
             cluster,
             name,
@@ -251,12 +251,13 @@ class StatefulWorker:
         return self.tasks[record.partition]
 
     def _due_to_commit(self) -> bool:
-        """Whether the most pressing record has waited its lane's spacing since the last commit."""
+        """Whether the most pressing record has waited its lane's spacing since the last commit, or,
+        when commits have become slow, as long as keeps the brokers from drowning in them."""
         since = (self.clock.monotonic() - self._committed_at) * 1_000
         spacings = [
             self._spacing[record.topic] for task in self.tasks.values() for record in task.waiting
         ]
-        return since >= min(spacings, default=TIMER_SPACING_MS)
+        return since >= max(min(spacings, default=TIMER_SPACING_MS), self._took_ms * EASE)
 
     def _work(self) -> None:
         batch = Batch()
@@ -390,6 +391,7 @@ class StatefulWorker:
             for n, positions in batch.positions.items()
             for topic, o in positions.items()
         ]
+        started = self.clock.monotonic()
         try:
             self.transactions.commit(
                 batch.outputs, batch.changelog, offsets, self._membership.metadata
@@ -402,6 +404,7 @@ class StatefulWorker:
             self._begin_again()
         else:
             self._committed_at = self.clock.monotonic()
+            self._took_ms = (self._committed_at - started) * 1_000
             for number, positions in batch.positions.items():
                 task = self.tasks[number]
                 task.positions |= {self._cluster.real(t): o for t, o in positions.items()}

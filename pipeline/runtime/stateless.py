@@ -19,7 +19,7 @@ from pipeline.runtime.fetch import IDLE_POLL_S, Part, inbound
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.registry import RegistryUnavailable
 from pipeline.runtime.tasks import COMMITTED_TIMEOUT_S, Handover, MissingOffset
-from pipeline.runtime.transaction import Aborted, Encoded, Fenced, Transactions
+from pipeline.runtime.transaction import EASE, Aborted, Encoded, Fenced, Transactions
 from pipeline.runtime.wire import Wire, crash_letter
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Source:
         self.intake = intake
         self.metadata: Any = None
         self.waiting: list[Inbound] = []
-        self.committed_at = 0.0
+        self.committed_at = self.took_ms = 0.0
         self._cluster, self._transactions = cluster, transactions
         self._positions: dict[Part, int] = {}
         self._next: dict[Part, int] = {}
@@ -221,7 +221,7 @@ class StatelessWorker:
             source.take(IDLE_POLL_S if idle and number == 0 else 0.0)
         for source in self._sources:
             since = (self.clock.monotonic() - source.committed_at) * 1_000
-            if source.waiting and since >= source.intake.spacing_ms:
+            if source.waiting and since >= max(source.intake.spacing_ms, source.took_ms * EASE):
                 self._work(source)
                 return
         if not idle:
@@ -252,6 +252,7 @@ class StatelessWorker:
             wait(RETRY_S)
             return
         ahead = 1 if self._switches.offset_too_far else 0
+        started = self.clock.monotonic()
         try:
             self.transactions.commit(outputs, [], source.offsets(records, ahead), source.metadata)
         except Aborted as error:
@@ -267,3 +268,4 @@ class StatelessWorker:
             source.done(records)
             source.waiting = []
             source.committed_at = self.clock.monotonic()
+            source.took_ms = (source.committed_at - started) * 1_000

@@ -35,6 +35,10 @@ EMPTY_GAP_S: Final = 0.010
 """A transaction without outputs has no flush to wait behind, so it would meet the previous commit
 still completing and stall for a whole retry backoff."""
 
+EASE: Final = 2
+"""After a commit, a worker leaves the brokers alone for this many times as long as the commit took:
+under load batches grow instead of transactions, each of which costs them milliseconds."""
+
 _TIMEOUT_S: Final = 10.0
 
 
