@@ -25,7 +25,7 @@ def main() -> None:
     topics = {lane: f"{prefix}accepted.{lane}" for lane in ("urgent", "normal", "bulk")}
     for messages in batches(consumer(bootstrap, prefix, ["intake"])):
         for message in messages:
-            request = orjson.loads(message.value())
+            request = orjson.loads(message.value() or b"")
             at = message.timestamp()[1]
             to, content = request["to"], request["content"]
             phone = read_phone(to["phone"], None)

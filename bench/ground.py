@@ -143,8 +143,11 @@ class Watcher:
             for number in range(CATALOGUE.topic(topic).partitions)
         ]
         for part in parts:
-            part.offset = patiently(lambda part=part: self._consumer.get_watermark_offsets(part))[1]
+            part.offset = self._end(part)
         self._consumer.assign(parts)
+
+    def _end(self, part: TopicPartition) -> int:
+        return int(patiently(lambda: self._consumer.get_watermark_offsets(part))[1])
 
     def wait_for(self, amount: int, seconds: float = PATIENCE_S) -> float:
         """Waits for so many more records; returns the monotonic time at which the last was here.

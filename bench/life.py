@@ -115,8 +115,7 @@ class Life:
         """From the append of a request to its arrival at the provider, one at a time."""
         asked = {"urgent": IDLE_MESSAGES, "normal": IDLE_MESSAGES}
         records = {
-            lane: requests(amount, new_people=True, priority=lane)
-            for lane, amount in asked.items()
+            lane: requests(amount, new_people=True, priority=lane) for lane, amount in asked.items()
         }
         appended: dict[str, tuple[str, int]] = {}
         for pair in zip(*records.values(), strict=True):

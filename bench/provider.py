@@ -3,11 +3,17 @@ measured is the client: `python -m bench.provider PORT`."""
 
 import asyncio
 import sys
-from typing import Final
+from typing import Final, Protocol
 
 _END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
 _KEY: Final = b"idempotency-key:"
+
+
+class Wire(Protocol):
+    """What takes the answers."""
+
+    def write(self, data: bytes) -> object: ...
 
 
 class Answering(asyncio.Protocol):
@@ -15,14 +21,18 @@ class Answering(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._transport: asyncio.Transport | None = None
+        self._wire: Wire | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self.connect(transport)
+
+    def connect(self, wire: Wire) -> None:
+        """Where answers go."""
+        self._wire = wire
 
     def data_received(self, data: bytes) -> None:
-        assert self._transport is not None
+        assert self._wire is not None
         self._buffer += data
         while (end := self._buffer.find(_END)) >= 0:
             head = self._buffer[:end].lower()
@@ -31,7 +41,7 @@ class Answering(asyncio.Protocol):
                 return
             self._buffer = self._buffer[whole:]
             body = b'{"id":"id-' + _field(head, _KEY) + b'"}'
-            self._transport.write(
+            self._wire.write(
                 b"HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: "
                 + str(len(body)).encode()
                 + _END

@@ -45,7 +45,7 @@ def main() -> None:
         profile.enable()
     steps: Counter[str] = Counter()
     run_stage(options.stage, options.slot, settings, config, stop=stop, on_step=count(steps))
-    logging.info("transactions: %d", steps["after_commit"])
+    logging.getLogger(__name__).info("transactions: %d", steps["after_commit"])
     if profile is not None:
         profile.disable()
         profile.dump_stats(options.profile)
