@@ -26,6 +26,9 @@ REST_S: Final = 1.5
 
 GUEST: Final = 2
 
+SPARE: Final = 5
+"""Kills beyond the wanted ones, for those that met an idle worker."""
+
 
 class Chaos:
     """Carries out a plan in two threads: kills in one, everything else in the other. One stage has
@@ -132,6 +135,8 @@ class Chaos:
             wait = self._struck(stage, slot, lambda: os.kill(pid, signal.SIGKILL))
             self._expect_new(stage, slot, pid)
             self._book(line, "kill", stage, wait)
+        if not wait.first_missing and line.done < line.wanted + SPARE:
+            self._kill(line, stage, 1 - slot)  # it met no work: that proves nothing, so once more
 
     def _term(self, line: Line, stage: str, slot: int) -> None:
         with self._alone(stage):
