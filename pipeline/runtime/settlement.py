@@ -17,7 +17,7 @@ from pipeline.runtime.clock import Clock
 from pipeline.runtime.holding import Part, Phase, Task
 from pipeline.runtime.inflight import LEASE_S, Lease
 from pipeline.runtime.tasks import Handover, Membership
-from pipeline.runtime.transaction import EASE, Aborted, Encoded, Fenced, Transactions
+from pipeline.runtime.transaction import Aborted, Encoded, Fenced, Transactions, rest_s
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class Settlement:
         if renew:
             self._lease.renew(started)
         ended = self._clock.monotonic()
-        self._not_before = ended + (ended - started) * EASE
+        self._not_before = ended + rest_s(ended - started)
         return True
 
     def _metadata(self) -> Any:

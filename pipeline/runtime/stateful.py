@@ -8,6 +8,7 @@ the window that it would have ended.
 """
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ from pipeline.runtime.registry import RegistryUnavailable
 from pipeline.runtime.restore import Restorer
 from pipeline.runtime.state import TaskState
 from pipeline.runtime.tasks import Handover, Membership, committed
-from pipeline.runtime.transaction import EASE, Aborted, Encoded, Fenced, Transactions
+from pipeline.runtime.transaction import Aborted, Encoded, Fenced, Transactions, rest_s
 from pipeline.runtime.wire import Wire, crash_letter, poison_letter
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ MAX_RECORDS: Final = 1_000
 MAX_PARTITIONS: Final = 24
 MAX_TIMERS: Final = 500
 TIMER_SPACING_MS: Final = 20
+PAUSE_MS: Final = 10
 BUFFERED: Final = 2_000
 RETRY_S: Final = 0.2
 
@@ -130,7 +132,8 @@ class StatefulWorker:
         self._silence = silence() if silence else None
         self._each_pass = each_pass
         self._to_take: set[int] = set()
-        self._committed_at = self._took_ms = 0.0
+        self._committed_at = self._rest_ms = 0.0
+        self._pressing_ms = math.inf
         self._membership = Membership(
             cluster,
             name,
@@ -237,10 +240,17 @@ class StatefulWorker:
         elif waiting < BUFFERED:
             for record in self._fetch.take(BUFFERED - waiting, idle):
                 self._task_of(record).waiting.append(record)
-        if self._due_to_commit():
+                self._pressing_ms = min(self._pressing_ms, self._spacing[record.topic])
+                waiting += 1
+        early = self._early_ms(waiting)
+        if early <= 0:
             self._work()
+            self._pressing_ms = min(
+                (self._spacing[r.topic] for task in self.tasks.values() for r in task.waiting),
+                default=math.inf,
+            )
         elif waiting:
-            wait(0.002)
+            wait(min(early, PAUSE_MS) / 1_000)
         self._each_pass(self)
 
     def _task_of(self, record: Inbound) -> Task:
@@ -250,14 +260,14 @@ class StatefulWorker:
                     return self.tasks[number]
         return self.tasks[record.partition]
 
-    def _due_to_commit(self) -> bool:
-        """Whether the most pressing record has waited its lane's spacing since the last commit, or,
-        when commits have become slow, as long as keeps the brokers from drowning in them."""
+    def _early_ms(self, waiting: int) -> float:
+        """How long the most pressing record has still to wait: its lane's spacing since the last
+        commit or, when commits have become slow, as long as keeps brokers from drowning in them."""
+        if waiting >= MAX_RECORDS:
+            return 0.0
         since = (self.clock.monotonic() - self._committed_at) * 1_000
-        spacings = [
-            self._spacing[record.topic] for task in self.tasks.values() for record in task.waiting
-        ]
-        return since >= max(min(spacings, default=TIMER_SPACING_MS), self._took_ms * EASE)
+        pressing = self._pressing_ms if waiting else TIMER_SPACING_MS
+        return max(pressing, self._rest_ms) - since
 
     def _work(self) -> None:
         batch = Batch()
@@ -374,12 +384,10 @@ class StatefulWorker:
         self._apply(answers, task, batch)
 
     def _heard_until(self, part: Part) -> int:
+        """What is committed, and at the end of a partition its markers: what waits here was fetched,
+        so it is never below that."""
         task = self.tasks.get(part[1])
-        if task is None or any(
-            self._cluster.real(record.topic) == part[0] for record in task.waiting
-        ):
-            return 0
-        return self._fetch.heard(part, task.positions.get(part[0], 0))
+        return 0 if task is None else self._fetch.heard(part, task.positions.get(part[0], 0))
 
     # Commit
 
@@ -404,7 +412,7 @@ class StatefulWorker:
             self._begin_again()
         else:
             self._committed_at = self.clock.monotonic()
-            self._took_ms = (self._committed_at - started) * 1_000
+            self._rest_ms = rest_s(self._committed_at - started) * 1_000
             for number, positions in batch.positions.items():
                 task = self.tasks[number]
                 task.positions |= {self._cluster.real(t): o for t, o in positions.items()}

@@ -35,9 +35,8 @@ EMPTY_GAP_S: Final = 0.010
 """A transaction without outputs has no flush to wait behind, so it would meet the previous commit
 still completing and stall for a whole retry backoff."""
 
-EASE: Final = 2
-"""After a commit, a worker leaves the brokers alone for this many times as long as the commit took:
-under load batches grow instead of transactions, each of which costs them milliseconds."""
+_EASE: Final = 6
+_MOST_REST_S: Final = 0.2
 
 _TIMEOUT_S: Final = 10.0
 
@@ -49,6 +48,12 @@ class Aborted(Exception):
 class Fenced(Exception):
     """The transaction's fate is unknown or another producer took the id; a new producer is ready.
     Treat the tasks as newly assigned."""
+
+
+def rest_s(took_s: float) -> float:
+    """How long a worker leaves the brokers alone after a commit that took `took_s`: under load
+    batches grow instead of transactions, each of which costs the brokers milliseconds."""
+    return min(took_s * _EASE, _MOST_REST_S)
 
 
 @dataclass(frozen=True, slots=True)
