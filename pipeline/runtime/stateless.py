@@ -7,7 +7,9 @@ first, so that a backlog of one does not delay the other; each transaction takes
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -19,12 +21,16 @@ from pipeline.runtime.fetch import IDLE_POLL_S, Part, inbound
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.registry import RegistryUnavailable
 from pipeline.runtime.tasks import COMMITTED_TIMEOUT_S, Handover, MissingOffset
-from pipeline.runtime.transaction import EASE, Aborted, Encoded, Fenced, Transactions
+from pipeline.runtime.transaction import Aborted, Encoded, Fenced, Transactions, rest_s
 from pipeline.runtime.wire import Wire, crash_letter
 
 log = logging.getLogger(__name__)
 
 MAX_RECORDS: Final = 1_000
+BUFFERED: Final = 2 * MAX_RECORDS
+ANSWERED_AT_ONCE: Final = 200
+"""Records answered between two looks at whether a commit is due."""
+
 RETRY_S: Final = 0.5
 
 
@@ -53,7 +59,8 @@ class Source:
         self.intake = intake
         self.metadata: Any = None
         self.waiting: list[Inbound] = []
-        self.committed_at = self.took_ms = 0.0
+        self.answers: list[list[Encoded]] = []  # of the first ones of `waiting`
+        self.committed_at = self.rest_ms = 0.0
         self._cluster, self._transactions = cluster, transactions
         self._positions: dict[Part, int] = {}
         self._next: dict[Part, int] = {}
@@ -97,7 +104,9 @@ class Source:
         for part in gone:
             self._positions.pop(part, None)
             self._next.pop(part, None)
-        self.waiting = [r for r in self.waiting if self._part(r) not in gone]
+        kept = [self._part(record) not in gone for record in self.waiting]
+        self.waiting = list(compress(self.waiting, kept))
+        self.answers = list(compress(self.answers, kept))
         consumer.incremental_unassign(parts)
 
     def release(self, gone: set[Part]) -> None:
@@ -119,11 +128,11 @@ class Source:
 
     def take(self, seconds: float) -> None:
         """Reads what is there, waiting at most `seconds` for the first record."""
-        if len(self.waiting) >= MAX_RECORDS:
+        if len(self.waiting) >= BUFFERED:
             return
         first = self._consumer.poll(seconds)
         messages = [] if first is None else [first]
-        messages += self._consumer.consume(MAX_RECORDS - len(self.waiting) - len(messages), 0)
+        messages += self._consumer.consume(BUFFERED - len(self.waiting) - len(messages), 0)
         for message in messages:
             error = message.error()
             part = (str(message.topic()), int(message.partition() or 0))
@@ -149,13 +158,19 @@ class Source:
         return [TopicPartition(*part, offset, note) for part, offset in last.items()]
 
     def done(self, records: Sequence[Inbound]) -> None:
-        """Their transaction is committed."""
+        """The transaction of these, the first ones of `waiting`, is committed."""
         for record in records:
             self._positions[self._part(record)] = record.offset + 1
+        self.forget(len(records))
+
+    def forget(self, amount: int) -> None:
+        """Drops the first ones of `waiting`."""
+        del self.waiting[:amount]
+        del self.answers[:amount]
 
     def rewind(self) -> None:
         """Reads again from what is committed."""
-        self.waiting.clear()
+        self.forget(len(self.waiting))
         self._next = dict(self._positions)
         parts = [TopicPartition(*part, offset) for part, offset in self._positions.items()]
         if parts:
@@ -178,7 +193,8 @@ class Source:
 
 
 class StatelessWorker:
-    """Runs a pure function over the records of its groups. `run` is the only entry; one thread."""
+    """Runs a pure function over the records of its groups. `run` is the only entry; one thread
+    besides a helper that waits for the brokers."""
 
     def __init__(
         self,
@@ -201,6 +217,8 @@ class StatelessWorker:
         )
         self._wire, self._answer_to, self._on_crash = wire, answer, on_crash
         self._switches = switches
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-commit")
+        self._ended_at = 0.0
         self._sources = [
             Source(cluster, intake, slot, self.transactions, static=static, switches=switches)
             for intake in intakes
@@ -212,6 +230,7 @@ class StatelessWorker:
             while not stop.is_set():
                 self._pass()
         finally:
+            self._committer.shutdown()
             for source in self._sources:
                 source.close()
 
@@ -219,13 +238,35 @@ class StatelessWorker:
         idle = not any(source.waiting for source in self._sources)
         for number, source in enumerate(self._sources):
             source.take(IDLE_POLL_S if idle and number == 0 else 0.0)
-        for source in self._sources:
-            since = (self.clock.monotonic() - source.committed_at) * 1_000
-            if source.waiting and since >= max(source.intake.spacing_ms, source.took_ms * EASE):
-                self._work(source)
-                return
-        if not idle:
+        due = [source for source in self._sources if self._due(source)]
+        if due:
+            # By spacings, so that a backlog of the urgent group leaves the others their share.
+            self._work(max(due, key=lambda one: self._since_ms(one) / one.intake.spacing_ms))
+        elif not idle and not self._prepare(ANSWERED_AT_ONCE):
             wait(0.002)
+
+    def _since_ms(self, source: Source) -> float:
+        return (self.clock.monotonic() - source.committed_at) * 1_000
+
+    def _due(self, source: Source) -> bool:
+        """Whether to commit now: enough has come together, or has waited for long enough."""
+        if len(source.waiting) >= MAX_RECORDS:
+            return True
+        enough = max(source.intake.spacing_ms, source.rest_ms)
+        return bool(source.waiting) and self._since_ms(source) >= enough
+
+    def _prepare(self, amount: int) -> int:
+        """Answers so many waiting records ahead of their commit; returns how many there were."""
+        done = 0
+        try:
+            for source in self._sources:
+                ahead = source.waiting[len(source.answers) :][: amount - done]
+                done += len(ahead)
+                for record in ahead:
+                    source.answers.append(self._answer(record))
+        except RegistryUnavailable:  # whoever needs the answer asks again
+            return 0
+        return done
 
     def _answer(self, record: Inbound) -> list[Encoded]:
         try:
@@ -242,23 +283,23 @@ class StatelessWorker:
         return [self._wire.encode(one) for one in answers if not isinstance(one, Put)]
 
     def _work(self, source: Source) -> None:
-        records = source.waiting
-        outputs: list[Encoded] = []
+        records = source.waiting[:MAX_RECORDS]
         try:
-            for record in records:
-                outputs += self._answer(record)
+            for record in records[len(source.answers) :]:
+                source.answers.append(self._answer(record))
         except RegistryUnavailable as error:
             log.warning("%s: %s; nothing is taken until it answers", self.name, error)
             wait(RETRY_S)
             return
+        outputs = [one for answer in source.answers[: len(records)] for one in answer]
         ahead = 1 if self._switches.offset_too_far else 0
         started = self.clock.monotonic()
         try:
-            self.transactions.commit(outputs, [], source.offsets(records, ahead), source.metadata)
+            self._commit(outputs, source.offsets(records, ahead), source.metadata)
         except Aborted as error:
             log.info("%s: aborted: %s", self.name, error)
             if self._switches.no_rewind:
-                source.waiting = []
+                source.forget(len(records))
             else:
                 source.rewind()
         except Fenced as error:
@@ -266,6 +307,26 @@ class StatelessWorker:
             source.begin_again()
         else:
             source.done(records)
-            source.waiting = []
-            source.committed_at = self.clock.monotonic()
-            source.took_ms = (source.committed_at - started) * 1_000
+            source.committed_at = self._ended_at
+            source.rest_ms = rest_s(self._ended_at - started) * 1_000
+
+    def _commit(
+        self, outputs: Sequence[Encoded], offsets: Sequence[TopicPartition], metadata: Any
+    ) -> None:
+        """Commits, and answers what waits in the meantime: most of a commit is waiting for the
+        brokers. No consumer is asked before it has ended, so no rebalance meets it."""
+        if not any(len(source.waiting) > len(source.answers) for source in self._sources):
+            self.transactions.commit(outputs, [], offsets, metadata)
+            self._ended_at = self.clock.monotonic()
+            return
+
+        def commit() -> None:
+            try:
+                self.transactions.commit(outputs, [], offsets, metadata)
+            finally:
+                self._ended_at = self.clock.monotonic()
+
+        running = self._committer.submit(commit)
+        while not running.done() and self._prepare(ANSWERED_AT_ONCE // 10):
+            pass
+        running.result()
