@@ -23,9 +23,11 @@ def _member(kafka: str, group: str, **options: Any) -> Consumer:
     return Consumer(quiet(kafka, **settings, **CLASSIC, **options))
 
 
-def _poll(members: Sequence[Consumer]) -> None:
+def _shares(members: Sequence[Consumer]) -> list[int]:
+    """How many partitions each member has, after a poll of each."""
     for member in members:
         member.poll(0.02)
+    return [len(member.assignment()) for member in members]
 
 
 def _shared_indexes(members: Sequence[Consumer]) -> int:
@@ -46,14 +48,10 @@ def test_cooperative_sticky_does_not_keep_partition_i_of_all_topics_together(
         members = [_member(kafka, names[0], partition_assignment_strategy=assignor)]
         try:
             members[0].subscribe(names)
-            until(lambda: _poll(members) or len(members[0].assignment()) == 24, 20, "all to one")
+            until(lambda: _shares(members) == [24], 20, "all to one")
             members.append(_member(kafka, names[0], partition_assignment_strategy=assignor))
             members[1].subscribe(names)
-            until(
-                lambda: _poll(members) or [len(m.assignment()) for m in members] == [12, 12],
-                20,
-                "half to each",
-            )
+            until(lambda: _shares(members) == [12, 12], 20, "half to each")
             assert (_shared_indexes(members) > 0) is split
         finally:
             for member in members:
@@ -73,17 +71,13 @@ def test_a_rebalance_makes_old_metadata_useless_even_for_a_partition_that_stays(
         writer = Producer(quiet(kafka, transactional_id=group))
         writer.init_transactions(10)
         try:
-            until(lambda: _poll(members) or len(first.assignment()) == 4, 20, "all to one")
+            until(lambda: _shares(members) == [4], 20, "all to one")
             old = first.consumer_group_metadata()
             members.append(
                 _member(kafka, group, partition_assignment_strategy="cooperative-sticky")
             )
             members[1].subscribe([send])
-            until(
-                lambda: _poll(members) or [len(m.assignment()) for m in members] == [2, 2],
-                20,
-                "half to each",
-            )
+            until(lambda: _shares(members) == [2, 2], 20, "half to each")
             kept = first.assignment()[0].partition
             moved = members[1].assignment()[0].partition
 
