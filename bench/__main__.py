@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,9 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
     names = parser.parse_args().parts or list(PARTS)
     began = time.monotonic()
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        print(f"this machine is busy (load {busy:.1f}): ratios mean more than figures today")
     found: list[Figure] = []
     with ground() as world:
         for name in names:

@@ -21,8 +21,8 @@ STAGES: Final = ("accept", "fallback", "dispatch", "receipts", "sink", "gateway"
 SERVERS: Final = ("simulator", "kafka", "clickhouse")
 RATE: Final = 500.0
 IDLE_MS: Final = 40.0
-IDLE_MESSAGES: Final = 200
-IDLE_EVERY_S: Final = 0.1  # urgent and normal in turn, so five a second of each
+IDLE_MESSAGES: Final = 100  # of each of two lanes, in turn
+IDLE_EVERY_S: Final = 0.2
 WARM_UP: Final = 1_000
 
 _SCRIPT: Final = {

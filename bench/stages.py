@@ -15,7 +15,7 @@ from pipeline.runtime.kafka import Cluster
 TARGET: Final = 0.6
 IN_FLIGHT: Final = 128
 WARM_UP: Final = 2_000
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 LANES: Final = ("accepted.urgent", "accepted.normal", "accepted.bulk")
 
 Rounds = list[tuple[float, float]]
@@ -157,7 +157,7 @@ def dispatch(world: Ground, size: int = 10_000) -> list[Figure]:
     return _figures("dispatch", found)
 
 
-def sink(world: Ground, size: int = 100_000, rounds: int = ROUNDS) -> list[Figure]:
+def sink(world: Ground, size: int = 100_000, rounds: int = 3) -> list[Figure]:
     """The sink; the bare loop inserts batches of the size that ours made."""
     sides = _sides(world, "sink")
     config = world.config("sink", policy("http://127.0.0.1:1"))
