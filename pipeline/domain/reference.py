@@ -43,9 +43,7 @@ def make(named: Named, key_id: int, key: bytes) -> str:
     head = bytes([_VERSION << 4 | key_id]) + uuid.UUID(named.message_id).bytes
     head += base64.urlsafe_b64decode(named.recipient_key + "==") + bytes([named.step])
     tenant = named.tenant.encode()
-    return (
-        base64.urlsafe_b64encode(head + _mac(key, head + tenant) + tenant).rstrip(b"=").decode()
-    )
+    return base64.urlsafe_b64encode(head + _mac(key, head + tenant) + tenant).rstrip(b"=").decode()
 
 
 def read(text: str, keys: Mapping[int, bytes]) -> Named | None:
