@@ -2,7 +2,6 @@
 
 import traceback
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from pipeline.domain import ids
@@ -39,7 +38,16 @@ class Wire:
             RegistryUnavailable: the registry does not answer.
         """
         value = self._codec.decode_as(self._by_topic[record.topic][""], record.value)
-        return replace(record, value=value)
+        # Not `replace`: it takes three times as long, for every record of every stage.
+        return Inbound(
+            record.topic,
+            record.partition,
+            record.offset,
+            record.timestamp,
+            record.key,
+            value,
+            record.headers,
+        )
 
     def state_encoder(self, changelog: str) -> "StateCodec":
         """How a stage's state entries are written."""
