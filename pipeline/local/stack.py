@@ -46,6 +46,7 @@ class Stack:
         """
         data = settings.data_dir.absolute()
         self.settings = settings.model_copy(update={"data_dir": data})
+        self._told = False
         self.kafka = (
             None if settings.bootstrap else EmbeddedKafka(data / "kafka", kafka_port, java=java)
         )
@@ -73,6 +74,7 @@ class Stack:
                 for start in starts:
                     start.result()
             _write_private(self._file(RUNNING), environment_of(self.settings))
+            self._told = True
         except BaseException:
             self.stop()
             raise
@@ -80,8 +82,10 @@ class Stack:
 
     def stop(self) -> None:
         """Ends the embedded servers, ClickHouse first."""
-        with contextlib.suppress(FileNotFoundError):
-            self._file(RUNNING).unlink()
+        if self._told:  # another pipeline's word on the same data stays
+            self._told = False
+            with contextlib.suppress(FileNotFoundError):
+                self._file(RUNNING).unlink()
         if self.clickhouse is not None:
             self.clickhouse.stop()
         if self.kafka is not None:
