@@ -37,9 +37,11 @@ def main() -> int:
     with ground() as world:
         for name in names:
             print(f"measuring {name} ...", flush=True)
-            found += PARTS[name](world)
-    show(found, f"measured in {time.monotonic() - began:.0f} s; written to {RESULT}")
-    write(found, RESULT)
+            measured = PARTS[name](world)
+            show(measured, name)
+            found += measured
+            write(found, RESULT)
+    show(found, f"all, in {time.monotonic() - began:.0f} s; written to {RESULT}")
     missed = [one.name for one in found if not one.ok]
     if missed:
         print(f"missed: {', '.join(missed)}")
