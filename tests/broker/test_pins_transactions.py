@@ -14,7 +14,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from tests.faults.topics_for_tests import quiet, read_all, topics
 
@@ -102,10 +102,11 @@ def test_only_an_uncommitted_look_gives_the_high_watermark_while_a_transaction_i
         writer.begin_transaction()
         _put(writer, topic, b"hidden")
         admin = AdminClient(quiet(kafka))
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         place = TopicPartition(topic, 0)
 
         def end(level: IsolationLevel) -> int:
-            asked = admin.list_offsets({place: OffsetSpec.latest()}, isolation_level=level)
+            asked = admin.list_offsets({place: latest}, isolation_level=level)
             return int(asked[place].result(10).offset)
 
         try:
