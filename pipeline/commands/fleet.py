@@ -27,7 +27,7 @@ from pipeline.runtime.codec import Codec
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.registry import Registry
 from pipeline.settings import Settings
-from pipeline.settings.environment import describe
+from pipeline.settings.environment import RUNNING, describe
 from pipeline.topology import CATALOGUE, STAGES
 
 SIMULATOR: Final = "simulator"
@@ -88,10 +88,12 @@ class Fleet:
             self._environment |= simulation.environment()
 
     def start_simulator(self) -> None:
-        """Starts the simulated provider, where there is one."""
+        """Starts the simulated provider, where there is one, and tells other terminals of it."""
         simulation = self.simulation
         if simulation is None:
             return
+        with (self.settings.data_dir / RUNNING).open("a", encoding="utf-8") as file:
+            file.writelines(f"{k}={v}\n" for k, v in simulation.environment().items())
         self.supervisor.add(
             SIMULATOR,
             [

@@ -74,7 +74,9 @@ def _work(stage: str, slot: int, stop: threading.Event, *, static: bool) -> int:
     from pipeline.settings import load_config, load_settings
 
     settings = load_settings()
-    config = load_config(_config_file(settings.config), settings.gateway_url)
+    config = load_config(
+        _config_file(settings.config), settings.gateway_url, _environment(settings.data_dir)
+    )
     try:
         run_stage(stage, slot, settings, config, stop=stop, static=static)
     except Exception as error:
@@ -84,6 +86,16 @@ def _work(stage: str, slot: int, stop: threading.Event, *, static: bool) -> int:
         log.critical("%s: slot %d crashed", stage, slot, exc_info=True)
         return CRASHED
     return 0
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Ours, and behind it what `pipeline up` on the same data tells: a policy file may name the
+    simulated provider that runs there."""
+    from pipeline.settings.environment import RUNNING
+
+    file = folder / RUNNING
+    told = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return {**dict(line.split("=", 1) for line in told if "=" in line), **os.environ}
 
 
 def _must_not_run(error: Exception) -> bool:
