@@ -29,6 +29,9 @@ ANSWER: Final = "answer"  # dispatch's word on the live command
 RECEIPT: Final = "receipt"  # a receipt, until the window ends
 RETRY: Final = "retry"  # the time of the next try
 
+SILENCES: Final = ("window", "command")
+"""Timers that mean that nobody said anything: they wait until everything was heard."""
+
 _RANK: Final = {"": 0, "failed": 1, "dispatched": 2, "delivered": 3, "read": 4}
 _NUMBER: Final = struct.Struct(">q")
 _ENOUGH: Final[Mapping[str, int]] = {"accepted": 2, "delivered": 3, "read": 4}
@@ -95,7 +98,7 @@ def index(key: bytes, state: MessageState) -> list[bytes]:
     """Everything by which a message must be found besides its id."""
     entries: list[bytes] = []
     if state["due_at"] is not None:
-        make = window_entry if state["due_for"] == "window" else timer_entry
+        make = window_entry if state["due_for"] in SILENCES else timer_entry
         entries.append(make(state["due_at"], key))
     if state["command_id"] is not None:
         entries.append(live_prefix(state) + state["message_id"].encode())

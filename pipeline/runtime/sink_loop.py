@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
@@ -156,10 +155,10 @@ class SinkLoop:
     # ------------------------------------------------------------------------------- membership
 
     def _assigned(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
-        """New partitions stand still until ClickHouse has said where they go on."""
-        new = [TopicPartition(part.topic, part.partition, OFFSET_END) for part in parts]
-        consumer.incremental_assign(new)
-        consumer.pause(new)
+        """New partitions are fetched once ClickHouse has said where they go on. Nothing is assigned
+        before: with a logical offset the client asks where that is, and an answer that comes after
+        a seek undoes it, so the worker would begin at the end."""
+        consumer.incremental_assign([])
         self._forget({(part.topic, part.partition) for part in parts})
         self._unplaced.update((part.topic, part.partition) for part in parts)
         self._place_at = 0.0
@@ -167,9 +166,10 @@ class SinkLoop:
     def _revoked(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         """What is held of them is dropped: their next owner reads it again."""
         gone = {(part.topic, part.partition) for part in parts}
+        fetched = [TopicPartition(*part) for part in sorted(gone & self._next.keys())]
         self._forget(gone)
         self._unplaced -= gone
-        consumer.incremental_unassign(parts)
+        consumer.incremental_unassign(fetched)
 
     def _forget(self, parts: set[Part]) -> None:
         for part in parts:
@@ -199,12 +199,7 @@ class SinkLoop:
 
     def _seek(self, part: Part, offset: int | None) -> None:
         where = TopicPartition(*part, OFFSET_BEGINNING if offset is None else offset)
-        try:
-            self._consumer.seek(where)
-            self._consumer.resume([where])
-        except KafkaException as error:  # not fetching yet: the next turn comes soon
-            log.debug("seek of %s[%d]: %s", *part, error)
-            return
+        self._consumer.incremental_assign([where])
         self._unplaced.discard(part)
         self._next[part] = offset or 0
 

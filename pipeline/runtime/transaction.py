@@ -40,6 +40,10 @@ _MOST_REST_S: Final = 0.2
 
 _TIMEOUT_S: Final = 10.0
 
+COMMIT_TIMEOUT_S: Final = 3.0
+"""A coordinator that is silent for so long is given up: the producer is rebuilt, which fences the
+transaction, instead of waiting for an answer that may never come."""
+
 
 class Aborted(Exception):
     """Nothing of the transaction was committed; the producer is ready for the next one."""
@@ -200,7 +204,7 @@ class Transactions:
                 )
             )
             self._on_step("before_commit")
-            self._timed(lambda: self._producer.commit_transaction(_TIMEOUT_S))
+            self._timed(lambda: self._producer.commit_transaction(COMMIT_TIMEOUT_S))
             self._on_step("after_commit")
         except KafkaException as error:
             self._recover(error.args[0])

@@ -86,7 +86,10 @@ class Fallback:
         return lifecycle.index(key, cast(MessageState, value)) if key.startswith(b"m:") else ()
 
     def hold_ms(self, _key: bytes, value: Mapping[str, Any]) -> int:
-        """The patience of the message's priority with a silence nobody could hear out."""
+        """The patience of the message's priority with a silence nobody could hear out. A command
+        is never called dead unheard: its silence holds until the deadline."""
+        if value["due_for"] == "command":
+            return max(0, int(value["deadline"]) - int(value["due_at"]))
         return self._policy.priorities[value["priority"]].blind_hold_ms
 
     def on_start(self, task: int, _state: StateView, _now: int) -> None:
@@ -137,7 +140,9 @@ class Fallback:
             desk.put(wake.key, None)
             return desk.answers()
         self._keep(desk, message)
-        if due_for == "command":
+        if due_for == "command" and wake.blind and message["status"] == OPEN:
+            self._settle(desk, message, "failed", "deadline", message["step"], now)
+        elif due_for == "command":
             self._command_died(desk, message, now)
         elif message["status"] == SETTLED:
             self._arm(message)
