@@ -124,7 +124,7 @@ def accept(world: Ground, size: int = 20_000) -> list[Figure]:
             warm_up=KNOWN_PEOPLE,
         )
         new = _alternate(
-            world, sides, names, "intake", LANES, lambda n: requests(n, new_people=True), size // 2
+            world, sides, names, "intake", LANES, lambda n: requests(n, new_people=True), size
         )
     finally:
         world.end(*names)
