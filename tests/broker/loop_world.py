@@ -180,6 +180,14 @@ class LoopWorld:
         consumer.close()
         return found
 
+    def appended(self, topic: str) -> int:
+        """How many offsets a topic has used: its records and a few transaction markers."""
+        consumer = self.cluster.consumer("outside")
+        parts = range(CATALOGUE.topic(topic).partitions)
+        used = sum(_end(consumer, TopicPartition(self.cluster.real(topic), n)) for n in parts)
+        consumer.close()
+        return used
+
     def commands(self) -> list[dict[str, Any]]:
         return self.read("send.sms.normal", "send.voice.normal")
 

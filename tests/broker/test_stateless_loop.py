@@ -157,15 +157,16 @@ def test_poison_and_our_own_faults_stop_nothing(world: LoopWorld, expected_error
 
 def test_a_bulk_backlog_does_not_delay_the_intake(world: LoopWorld) -> None:
     """B9: a campaign on intake.bulk waits behind what comes by intake."""
-    ask(world.cluster, range(20_000), topic="intake.bulk")
+    campaign = 60_000
+    ask(world.cluster, range(campaign), topic="intake.bulk")
     clock = BrokerClock()
     stop = start(world, 0)
-    until(lambda: len(world.read("accepted.bulk")) > 500, 30, "the campaign runs")
+    until(lambda: world.appended("accepted.bulk") > 500, 30, "the campaign runs")
     started = clock.monotonic()
     ask(world.cluster, range(1))
-    until(lambda: len(world.read("accepted.normal")) == 1, 10, "the request")
+    until(lambda: world.appended("accepted.normal") > 0, 10, "the request")
     took = clock.monotonic() - started
-    still_running = len(world.read("accepted.bulk")) < 20_000
+    still_running = world.appended("accepted.bulk") < campaign
     stop()
     assert still_running, "the campaign was over, so this tested nothing"
     assert took < 3.0
