@@ -22,7 +22,7 @@ demo: $(STAMP) ## start everything, send 2,000 messages, print what became of th
 up: $(STAMP) ## run every stage on this machine until Ctrl-C
 	@$(BIN)/pipeline up $(ARGS)
 
-test: $(STAMP) ## every test, at most 10 minutes (ARGS="tests/unit -k accept")
+test: $(STAMP) ## every test, about 15 minutes (ARGS="tests/unit -k accept")
 	@$(BIN)/pytest $(ARGS)
 
 check: $(STAMP) ## style, types, imports and the catalogue; edits nothing
