@@ -140,13 +140,12 @@ class Fallback:
             desk.put(wake.key, None)
             return desk.answers()
         self._keep(desk, message)
-        if due_for == "command" and wake.blind and message["status"] == OPEN:
-            self._settle(desk, message, "failed", "deadline", message["step"], now)
-        elif due_for == "command":
+        # A command's silence is held until the deadline, so a blind one means that this is over.
+        if due_for == "command" and (not wake.blind or message["status"] == SETTLED):
             self._command_died(desk, message, now)
         elif message["status"] == SETTLED:
             self._arm(message)
-        elif due_for == "deadline":
+        elif due_for in ("deadline", "command"):
             self._settle(desk, message, "failed", "deadline", message["step"], now)
         elif due_for == "window":
             self._silent(desk, message, wake.blind, now)
