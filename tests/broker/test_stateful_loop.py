@@ -53,6 +53,19 @@ def event(message: Message, kind: str, **changes: Any) -> Event:
     return {**blank, "origin": origin, **changes}  # type: ignore[typeddict-item]
 
 
+def take(world: LoopWorld, message: Message, command: dict[str, Any], at: int) -> None:
+    """Dispatch's word that a provider took the command."""
+    word = event(
+        message,
+        "dispatched",
+        command_id=command["command_id"],
+        result="accepted",
+        provider="sim",
+        occurred_at=at,
+    )
+    world.write("dispatched", "Event", [word])
+
+
 def test_aborts_and_moves_neither_lose_nor_double_nor_reorder(world: LoopWorld) -> None:
     """Every 4th transaction of both workers aborts while a third joins and leaves: one command a
     first message of each recipient, in the order of the recipient's partition."""
@@ -105,15 +118,7 @@ def test_the_next_message_of_a_recipient_goes_when_the_one_before_was_handed_ove
             until(lambda: len(world.workers[1][0].tasks) == 4, 20, "tasks moved")
             world.stop(0)
             until(lambda: len(world.workers[1][0].tasks) == 8, 20, "all tasks moved")
-        word = event(
-            message,
-            "dispatched",
-            command_id=mine[0]["command_id"],
-            result="accepted",
-            provider="sim",
-            occurred_at=1,
-        )
-        world.write("dispatched", "Event", [word])
+        take(world, message, mine[0], 1)
 
 
 @pytest.mark.parametrize("blindness", [False, True], ids=["listening", "mutant"])
@@ -138,15 +143,7 @@ def test_a_receipt_in_an_open_transaction_wins_against_the_window(
     world.accept([message])
     until(lambda: len(world.commands()) == 1, 20, "the command")
     (command,) = world.commands()
-    word = event(
-        message,
-        "dispatched",
-        command_id=command["command_id"],
-        result="accepted",
-        provider="sim",
-        occurred_at=world.workers[0][0].clock.now(),
-    )
-    world.write("dispatched", "Event", [word])
+    take(world, message, command, world.workers[0][0].clock.now())
     if blindness:
         until(lambda: len(world.read("timed-out")) == 1, 20, "the mutant fires")
         receipts.abort_transaction(10)
@@ -170,15 +167,7 @@ def test_a_window_that_nobody_can_hear_out_fires_blind(world: LoopWorld) -> None
     world.accept([message])
     until(lambda: len(world.commands()) == 1, 20, "the command")
     (command,) = world.commands()
-    word = event(
-        message,
-        "dispatched",
-        command_id=command["command_id"],
-        result="accepted",
-        provider="sim",
-        occurred_at=world.workers[0][0].clock.now(),
-    )
-    world.write("dispatched", "Event", [word])
+    take(world, message, command, world.workers[0][0].clock.now())
     until(lambda: len(world.read("timed-out")) == 1, 20, "the window fires")
     assert world.read("timed-out")[0]["blind"] is True
 
