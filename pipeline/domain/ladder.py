@@ -144,13 +144,18 @@ class CommandProgress:
         self.command = cast(Command, self.record.value)
         self._expires_at = self.command["expires_at"]
         accounts = {account.name: account for account in self.rules.config.accounts}
+        unkeyed = 0
         for provider in self.doubt:
-            tried = self._trying(provider, accounts.get(provider), self.command["accepted_at"])
+            account = accounts.get(provider)
+            tried = self._trying(provider, account, self.command["accepted_at"])
             tried.attempt["started_at"] = self.record.timestamp
             tried.attempt["requests"] += 1
             self._doubted(tried, ErrorClass.UNKNOWN, "interrupted")
-        unkeyed = [name for name in self.doubt if not _keyed(accounts.get(name))]
-        self._resends = max(0, len(unkeyed) - 1)
+            if not _keyed(account):
+                # The dead worker had sent this one while an earlier one was in doubt.
+                tried.attempt["resent"] = unkeyed > 0
+                unkeyed += 1
+        self._resends = max(0, unkeyed - 1)
 
     @property
     def in_doubt(self) -> bool:

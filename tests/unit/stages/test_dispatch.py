@@ -339,6 +339,11 @@ def test_a_second_crash_does_not_resend_again() -> None:
     asked, emit = play(begin(stage(account("a")), ("a", "a"), on_doubt="resend"))
     assert asked == []
     assert emit.value["result"] == "unknown"
+    (attempt,) = emit.value["attempts"]
+    # The dead worker had sent it again: said, though its answer is not known.
+    assert (attempt["requests"], attempt["in_doubt"], attempt["resent"]) == (2, True, True)
+    _, emit = play(begin(stage(account("a"), account("b")), ("a", "b"), on_doubt="resend"))
+    assert [attempt["resent"] for attempt in emit.value["attempts"]] == [False, True]
     asked, _ = play(begin(stage(account("a", keys=True)), ("a", "a", "a")))
     assert asked == []
 
