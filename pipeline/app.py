@@ -194,7 +194,8 @@ def _fallback(parts: Parts) -> None:
         hashed = ids.address_hash(parts.pepper, tenant, address)
         return suppressed(rows, tenant, hashed, channel, category, parts.clock.now())
 
-    events = ("delivered", "read", "dispatched", "failed")
+    # Failures last: what reached the person by now leaves nothing to send.
+    events = ("dispatched", "delivered", "read", "failed")
     StatefulWorker(
         parts.cluster,
         parts.wire,

@@ -3,8 +3,8 @@
     membership -> take over tasks -> fetch -> stage -> one transaction -> state on disk
 
 Nothing acts before the commit: an abort drops the state's open transaction, rewinds and reads the
-same records again. Records come before timers, so that a receipt that is already here wins against
-the window that it would have ended.
+same records again. Of what is here, records come in the order of the lanes' topics, and before
+timers: so a receipt wins against the failure or the end of the window that would send once more.
 """
 
 import logging
@@ -78,7 +78,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Topics read by one consumer, and how long (ms) a commit may wait for more of them."""
+    """Topics read by one consumer, those first whose records count first, and how long (ms) a
+    commit may wait for more of them."""
 
     topics: tuple[str, ...]
     spacing_ms: int
@@ -113,6 +114,7 @@ class StatefulWorker:
         self._cluster, self._wire, self._stage, self._switches = cluster, wire, stage, switches
         self._changelog = cluster.real(changelog)
         self._spacing = {topic: lane.spacing_ms for lane in lanes for topic in lane.topics}
+        self._rank = {topic: rank for rank, topic in enumerate(self._spacing)}
         self._fetch = Fetch(
             cluster,
             cluster.group(name),
@@ -282,6 +284,8 @@ class StatefulWorker:
     def _work_task(self, task: Task, batch: Batch, now: int) -> None:
         taken = 0
         positions: dict[str, int] = {}
+        if len(task.waiting) > 1:
+            task.waiting = deque(sorted(task.waiting, key=lambda one: self._rank[one.topic]))
         try:
             while task.waiting and batch.records + taken < MAX_RECORDS:
                 record = task.waiting.popleft()

@@ -6,7 +6,7 @@ What each record means when it comes
 | record | twice | late | before its predecessor | never |
 |---|---|---|---|---|
 | accepted | the same source: a repeat of ours, dropped; another: `rejected`, duplicate | past the deadline: opened and failed | - | - |
-| dispatched, failed of dispatch | the command is live no more: books only | after the command was given up: books only | - | the command expires, with the send lease past, and is written again |
+| dispatched, failed of dispatch | the command is live no more: books only | after the command was given up: books only | - | the turn is held until the deadline (an hour at most), then the step is over in doubt |
 | delivered, read | the same mark: dropped | after the outcome: `late-receipts` | applies at once, implies dispatched | the window ends the step |
 | failed of receipts | the same mark: dropped | after the outcome: `late-receipts` | waits for dispatch's word | the window |
 | profile | the same | applies to the next message | - | the message's own addresses |
@@ -60,7 +60,14 @@ WRITES: Final = (
 )
 
 GRACE_MS: Final = 15_000
-"""After a command's expires_at, until it is surely dead: send lease, request time and slack."""
+"""After a command's expires_at, until it is surely not sent any more: send lease, request time and
+slack."""
+
+UNHEARD_MS: Final = 60 * 60_000
+"""Only dispatch can say what became of a command, and it says so of every command that it reads,
+however late. Until then nobody may assume that it was not sent: a dead dispatcher may have been in
+the middle of it. A command of which nothing is heard for so long after its expires_at was lost, and
+its step is over, in doubt."""
 
 LEDGER: Final = b"ledger"
 _FOREVER: Final = 1 << 50
@@ -289,10 +296,13 @@ class Fallback:
         )
 
     def _command_died(self, desk: Desk, message: MessageState, now: int) -> None:
-        """Nobody answered a command in time and nobody can send it any more."""
+        """Nobody will answer this command any more, and nobody can send it."""
         self._release(desk, message, now)
         if message["status"] == OPEN:
-            self._ask_turn(desk, message, now)
+            message["steps"][message["step"]]["result"] = "unknown"
+            message["in_doubt"] = True
+            self._silent(desk, message, False, now)
+            self._next_turn(desk, message, now)
 
     def _release(self, desk: Desk, message: MessageState, now: int) -> None:
         """The live command is over. Who is next is looked up by the caller or here, once the
@@ -535,7 +545,8 @@ class Fallback:
     def _arm(self, message: MessageState) -> None:
         """One timer a message: the first thing that time alone will bring."""
         if message["command_id"] is not None:
-            died = (message["command_expires_at"] or 0) + GRACE_MS
+            patience = UNHEARD_MS if message["status"] == OPEN else GRACE_MS
+            died = (message["command_expires_at"] or 0) + patience
             if message["status"] == OPEN and message["deadline"] < died:
                 self._due(message, message["deadline"], "deadline")
             else:

@@ -117,6 +117,7 @@ class Driver:
     `make` builds the stage; it is called again after a crash or a move, so what a stage only
     keeps in mind is gone then. `reads` are its topics, the most urgent first. `hears` False is a
     world where nobody knows how far has been listened: windows wait for `hold_ms`, then are blind.
+    While `away`, no worker runs it.
     `faults` says which of its transactions, counted from 1, end in a crash.
     """
 
@@ -132,6 +133,7 @@ class Driver:
         self.log = log
         self.name = name
         self.hears = True
+        self.away = False
         self.order: Callable[[list[str]], list[str]] = list
         self.faults: Mapping[int, Crash] = {}
         self.transactions = 0
@@ -157,15 +159,20 @@ class Driver:
 
     def step(self) -> bool:
         """One transaction a task over the records that it has not read."""
+        if self.away:
+            return False
         return sum(self._transact(task, self._read(task)) for task in self._tasks) > 0
 
     def wake(self) -> bool:
         """One transaction a task over the timers that are due; records should be worked off."""
+        if self.away:
+            return False
         return sum(self._transact(task, self._due(task)) for task in self._tasks) > 0
 
     def next_due(self) -> int | None:
         """When the next timer is due (a window that nobody hears: when its patience ends)."""
-        found = [self._ready_at(task, entry) for task in self._tasks for entry in _first(task)]
+        tasks = [] if self.away else self._tasks
+        found = [self._ready_at(task, entry) for task in tasks for entry in _first(task)]
         return min(found, default=None)
 
     def crash(self, *, torn: bool = False) -> None:

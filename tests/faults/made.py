@@ -88,12 +88,15 @@ def outcome(message: str, offset: int, at: int, **changes: Any) -> Record:
     return Record("outcomes", 0, offset, at, value | changes)
 
 
-def state(message: str, offset: int, steps: list[str], said: str = "") -> Record:
+def state(
+    message: str, offset: int, steps: list[str], said: str = "", live: str | None = None
+) -> Record:
     value = {
         "message_id": message,
         "accepted_offset": 0 if message == "m0" else 1,
         "steps": [{"status": status} for status in steps],
         "outcome": said,
+        "command_id": live,
     }
     return Record("fallback.changelog", 0, offset, T0, value, f"m:{message}".encode())
 

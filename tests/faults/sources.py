@@ -26,7 +26,7 @@ _HEAVY: Final = frozenset(
 )
 """What no check looks at and would fill the memory over hundreds of thousands of messages."""
 
-_STATE: Final = ("message_id", "accepted_offset", "outcome")
+_STATE: Final = ("message_id", "accepted_offset", "outcome", "command_id")
 
 
 def from_ledger(

@@ -168,6 +168,12 @@ def _written_again_though_dispatched(history: History) -> None:
     history.topics["send.sms.urgent"].append(again)
 
 
+def _written_again_though_unheard(history: History) -> None:
+    """Its life and its lease were over, but a dead dispatcher may have been in the middle of it."""
+    del history.topics["dispatched"][0]
+    _written_again_though_dispatched(history)
+
+
 def _window_cut_short(history: History) -> None:
     at = T0 + 200 + WINDOW // 2
     history.topics["send.sms.urgent"][2] = command("m1", 1, 2, at)
@@ -237,6 +243,7 @@ def _sent_after_outcome(history: History) -> None:
         (_next_step_at_once, "next step too early"),
         (_window_cut_short, "next step too early"),
         (_written_again_though_dispatched, "next step too early"),
+        (_written_again_though_unheard, "next step too early"),
         (_deaf, "silence not heard out"),
         (_delivered_without_receipt, "outcome against the ledger"),
         (_failed_though_delivered, "outcome against the ledger"),
@@ -302,3 +309,14 @@ def test_a_repeat_under_its_own_id_is_counted_and_allowed_only_where_asked() -> 
     _output_twice(history)
     assert [finding.check for finding in broken(judge(history))] == ["repeated"]
     assert broken(judge(history, repeats_allowed=1)) == []
+
+
+def test_a_command_of_the_outcomes_own_transaction_was_decided_before_it() -> None:
+    history = right()
+    late = command("m0", 1, 9, history.outcomes()["m0"][0].at + 3)
+    history.topics["send.sms.urgent"].append(late)
+    assert "status goes back" in {finding.check for finding in broken(judge(history))}
+    history.topics["fallback.changelog"][1] = state(
+        "m0", 1, ["delivered", "sent"], "delivered", late.value["command_id"]
+    )
+    assert "status goes back" not in {finding.check for finding in broken(judge(history))}

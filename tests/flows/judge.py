@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.domain import reference
-from pipeline.stages.fallback import GRACE_MS
+from pipeline.stages.fallback import UNHEARD_MS
 from tests.flows.life import ACCOUNTS, KEY, Life, unique
 
 
@@ -109,7 +109,7 @@ def one_hand_over(life: Life) -> Iterator[str]:
 
 def one_live_command(life: Life) -> Iterator[str]:
     """G4, G6: a command follows another of its message, or of its recipient and lane, only when
-    that one has its word or nobody can send it any more."""
+    dispatch has had its word on that one, or it was given up as lost."""
     live: dict[tuple[str, str], tuple[str, int]] = {}
     for record in life.log.records():
         value = record.value
@@ -119,7 +119,7 @@ def one_live_command(life: Life) -> Iterator[str]:
             if (
                 before is not None
                 and before[0] != value["command_id"]
-                and record.timestamp < before[1] + GRACE_MS
+                and record.timestamp < before[1] + UNHEARD_MS
             ):
                 yield f"G6: {before[0]} was live when {value['command_id']} was written"
             live[lane] = (value["command_id"], value["expires_at"])

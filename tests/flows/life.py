@@ -84,9 +84,9 @@ ACCOUNTS = {
 }
 
 
-# Events before requests, urgent ones first, as the real loop reads them.
+# Events before requests, failures last of them, urgent requests first, as the real loop reads them.
 _INPUTS = [topic.name for topic in CATALOGUE.inputs("fallback")]
-FALLBACK_READS = sorted(_INPUTS, key=lambda name: name.startswith("accepted."))
+FALLBACK_READS = sorted(_INPUTS, key=lambda name: (name.startswith("accepted."), name == "failed"))
 
 
 class _Accept:

@@ -39,12 +39,12 @@ def taken(*reports: tuple[int, str] | tuple[int, str, str], takes_ms: int = REQU
     )
 
 
-def refused(code: str, retry_after_s: int | None = None) -> Says:
+def refused(code: str, retry_after_s: int | None = None, *, takes_ms: int = REQUEST_MS) -> Says:
     """A definite no with one of the documented codes."""
     (row,) = (row for row in CODES if row.code == code)
     headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
     body = json.dumps({"error": {"code": code, "message": row.meaning}}).encode()
-    return Says(lambda _: HttpReply(row.status or 400, headers, body), taken=False)
+    return Says(lambda _: HttpReply(row.status or 400, headers, body), (), takes_ms, taken=False)
 
 
 def no_answer(*reports: tuple[int, str], hears: bool = True) -> Says:
@@ -102,6 +102,8 @@ class Outside:
         self.script = script
         self.repeat_callbacks = 1
         self.deaf = False  # reads no commands
+        self._life = 0  # of how many dispatchers this one is
+        self._flying: dict[str, tuple[str, ...]] = {}
         self._log, self._dispatch, self._accounts, self._topics = log, dispatch, accounts, topics
         self._next: dict[tuple[str, int], int] = {}
         self._seen: set[str] = set()
@@ -138,6 +140,19 @@ class Outside:
         """The next answer or report."""
         return self._due[0].at if self._due else None
 
+    def crash(self) -> None:
+        """Dispatch dies; what its requests come to is never known to it."""
+        self.deaf = True
+        self._life += 1
+
+    def recover(self) -> None:
+        """Another dispatcher finds in the journal what the dead one was about to send."""
+        self.deaf = False
+        for lane in list(self._lanes.values()):
+            if lane:
+                doubt = self._flying.pop(lane[0].value["command_id"], ())
+                self._go_on(lane, self._dispatch.begin(lane[0], doubt))
+
     def requests_of(self, provider: str) -> list[Request]:
         """What one provider got."""
         return [request for request in self.requests if request.provider == provider]
@@ -165,9 +180,14 @@ class Outside:
             self._go_on(lane, progress)
             return
         began, answer, takes_ms = self._log.clock.now(), *self._request(todo.provider, wanted)
+        command, mine = lane[0].value["command_id"], self._life
+        self._flying[command] = (*self._flying.get(command, ()), todo.provider)
 
         def come_back() -> None:
+            if mine != self._life:
+                return
             now = self._log.clock.now()
+            del self._flying[command]
             progress.answered(answer, began, now - began, now)
             self._go_on(lane, progress)
 

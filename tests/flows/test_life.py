@@ -10,6 +10,7 @@ from pipeline.testing import Advance, Crash, Input, Item, Settle
 from pipeline.topology import CATALOGUE
 from tests.flows.judge import findings
 from tests.flows.life import (
+    HOUR,
     MINUTE,
     OTHER_PHONE,
     PHONE,
@@ -527,18 +528,69 @@ def test_a_window_that_nobody_heard_out_is_marked_blind() -> None:
     assert event["occurred_at"] >= life.started + WINDOW + POLICY.priorities["normal"].blind_hold_ms
 
 
-def test_a_command_that_dispatch_never_answered_is_written_again() -> None:
-    """Under a new name and only when nobody can send the old one any more (G6)."""
+def test_a_command_that_dispatch_read_too_late_is_written_again() -> None:
+    """Under a new name, and only when dispatch has said that it did not send the old one (G6)."""
     life = Life({"wa": [DELIVERS]})
     life.outside.deaf = True
-    ttl = POLICY.priorities["normal"].command_ttl_ms
-    life.play(request(), Advance(ttl))
+    life.play(request(), Advance(POLICY.priorities["normal"].command_ttl_ms + MINUTE))
     assert len(life.commands()) == 1
     life.outside.deaf = False
-    life.play(Advance(MINUTE), Advance(WINDOW))
+    life.play(Settle(), Advance(WINDOW))
     first, second = life.commands()
     assert first["command_id"] != second["command_id"]
     assert life.outcome()["status"] == "delivered"
+    assert findings(life) == []
+
+
+@pytest.mark.parametrize("on_doubt", ["resend", "wait"])
+@pytest.mark.parametrize("away", [SECOND, 20 * MINUTE], ids=["in time", "past its life"])
+def test_a_dispatcher_dies_in_the_middle_of_a_request(on_doubt: str, away: int) -> None:
+    """However late its successor comes: nobody is sent the step again, but by policy and marked
+    (G3)."""
+    gone = taken((WINDOW, "failed", "number_gone"))
+    life = Life({"sms": [gone], "sms2": [gone]})
+    life.play(request(on_doubt=on_doubt, route=ONLY_SMS), Settle())
+    life.outside.crash()
+    life.play(Advance(away))
+    life.outside.recover()
+    life.play(Advance(4 * WINDOW))
+    resent = on_doubt == "resend" and away == SECOND
+    assert len(life.asked()) == (2 if resent else 1)
+    assert (life.outcome()["in_doubt"], life.outcome()["resent"]) == (True, resent)
+    assert life.outcome()["status"] == "failed"
+    assert findings(life) == []
+
+
+def test_a_command_that_is_lost_ends_its_step_in_doubt() -> None:
+    """It holds the recipient's turn for an hour and not for ever, and is not sent on that channel
+    again."""
+    life = Life({"wa": [DELIVERS]})
+    life.outside.deaf = True
+    deadline = life.started + 5 * HOUR
+    life.play(request("a", deadline=deadline), request("b", deadline=deadline), Advance(HOUR))
+    assert [command["channel"] for command in life.commands()] == ["whatsapp"]
+    life.play(Advance(6 * MINUTE))
+    first, *_, last = life.commands()
+    assert (first["message_id"], first["channel"]) == (message_id("a"), "whatsapp")
+    assert (last["message_id"], last["channel"]) == (message_id("a"), "sms")
+    (silence,) = life.events("timed-out")
+    assert (silence["in_doubt"], silence["result"]) == (True, "unknown")
+
+
+def test_a_receipt_wins_against_a_failure_that_is_read_with_it() -> None:
+    """Fallback was away: by the time it reads that the second step failed, the first had arrived,
+    so nothing is sent by the third (G6)."""
+    late_no = refused("invalid_address", takes_ms=5 * SECOND)
+    life = Life({"wa": [taken((WINDOW + 3 * SECOND, "delivered"))], "sms": [late_no]})
+    life.play(request(), Advance(WINDOW + SECOND))
+    assert [command["channel"] for command in life.commands()] == ["whatsapp", "sms"]
+    life.fallback.away = True
+    life.play(Advance(MINUTE))
+    assert len(life.events("delivered", "failed")) == 2
+    life.fallback.away = False
+    life.play(Advance(WINDOW))
+    assert len(life.commands()) == 2
+    assert life.outcome()["channel"] == "whatsapp"
 
 
 def test_timers_that_come_due_together_do_not_undo_each_other() -> None:
