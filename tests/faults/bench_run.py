@@ -23,6 +23,7 @@ from tests.faults.report import Line
 from tests.faults.sources import Watcher, from_ledger, from_topics
 from tests.faults.special import SPECIAL
 from tests.faults.stack import PREFIX, Stack
+from tests.faults.stories import stories
 
 DRAIN_S: Final = 300.0
 """The longest deadline (120 s), the patience with receipts, and time to work it off."""
@@ -41,6 +42,7 @@ class Result:
     findings: list[Finding]
     errors: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    stories: list[str] = field(default_factory=list)
 
     @property
     def broken(self) -> list[Finding]:
@@ -102,7 +104,8 @@ def perform(plan: Plan, folder: Path, say: Say, mutant: str = "", seed: int = 1)
     errors += [f"{name} ended with status {status}" for name, status in stops.items() if status]
     if watcher.broken:
         errors.append(f"the watcher: {watcher.broken}")
-    return Result(chaos.lines, findings, errors, facts(history, chaos, stack))
+    told = stories(history, [found for found in findings if not found.ok])
+    return Result(chaos.lines, findings, errors, facts(history, chaos, stack), told)
 
 
 def warm(watcher: Watcher) -> None:

@@ -76,6 +76,8 @@ def tell(console: Console, result: Result) -> bool:
             highlight=False,
             markup=False,
         )
+    for story in result.stories:
+        console.print(story, highlight=False, markup=False, soft_wrap=True)
     for error in result.errors:
         console.print(f"FAILED {error}", style="red", highlight=False, markup=False)
     lost, doubled = result.count("lost"), result.count("doubled") + result.count("repeated")
