@@ -1,12 +1,15 @@
 """What every test gets: services that are there or the test fails, and no error swallowed."""
 
+import fcntl
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,43 @@ def clickhouse_url(scratch: Path) -> Iterator[str]:
 
     with EmbeddedClickHouse(scratch / "clickhouse") as server:
         yield server.url
+
+
+_ROOM = "TESTS_ROOM"  # the folder of the locks, for every process of one run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The first process of a run makes the room that all of them share."""
+    if not hasattr(config, "workerinput"):
+        os.environ[_ROOM] = tempfile.mkdtemp(prefix="pl-room-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """And takes it away."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(_ROOM), ignore_errors=True)
+
+
+@contextmanager
+def _locked(name: str, kind: int) -> Iterator[None]:
+    with (Path(os.environ[_ROOM]) / name).open("w") as file:
+        fcntl.flock(file, kind)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Where several processes run tests (`make test`), one marked `alone` has the machine to
+    itself: it closes the gate, waits until the tests that run have ended, and opens it when it is
+    over."""
+    with ExitStack() as held:
+        if item.get_closest_marker("alone"):
+            held.enter_context(_locked("gate", fcntl.LOCK_EX))
+            held.enter_context(_locked("room", fcntl.LOCK_EX))
+        else:
+            with _locked("gate", fcntl.LOCK_EX):
+                held.enter_context(_locked("room", fcntl.LOCK_SH))
+        return (yield)
 
 
 @pytest.fixture
