@@ -44,7 +44,8 @@ def _from_topics(history: History, message: str) -> Iterator[tuple[int, str]]:
 def _words(record: Record) -> str:
     value = record.value
     words = [f"{name}={value[name]}" for name in _SHOWN if value.get(name) not in (None, "")]
-    for attempt in value.get("attempts") or ():
+    attempts = value.get("attempts")
+    for attempt in attempts if isinstance(attempts, list) else ():
         if isinstance(attempt, dict):
             said = {name: attempt[name] for name in attempt if attempt[name] not in (None, "")}
             words.append(f"\n{'':14}attempt {said}")
