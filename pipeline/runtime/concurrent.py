@@ -51,9 +51,6 @@ RESUME_AT: Final = 0.25
 DRAIN_S: Final = 8.0
 """Requests that run when a task goes away are waited for this long; a handover has 10 s."""
 
-BUSY_POLL_S: Final = 0.001
-"""How long an answer may lie while we wait for records."""
-
 TABLES_S: Final = 0.1
 REGISTRY_S: Final = 0.2
 FORGET_S: Final = 60.0
@@ -240,7 +237,10 @@ class DispatchWorker:
     def _read(self) -> None:
         self._hold_back()
         held = sum(task.held for task in self.tasks.values())
-        idle = 0.0 if self.commands.busy else IDLE_POLL_S if self.commands.idle else BUSY_POLL_S
+        idle = 0.0 if self.commands.busy else IDLE_POLL_S
+        if idle and not self.commands.idle:
+            self._requests.wait(IDLE_POLL_S)  # an answer is looked at at once
+            idle = 0.0
         reading = any(task.live for task in self.tasks.values())
         if not reading or held >= MAX_HELD or self.clock.monotonic() < self._registry_at:
             if idle:

@@ -81,6 +81,7 @@ class Requests:
         self._make = sender
         self._sender: Sender | None = None
         self._done: deque[Job] = deque()
+        self._ended = threading.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="requests", daemon=True)
@@ -101,6 +102,17 @@ class Requests:
             taken.append(self._done.popleft())
         return taken
 
+    def wait(self, seconds: float) -> None:
+        """Until a job has come to its end, at most so long."""
+        if not self._done:
+            self._ended.wait(seconds)
+        self._ended.clear()
+
+    def _finish(self, job: Job, answer: Answered | Withheld) -> None:
+        job.answer = answer
+        self._done.append(job)
+        self._ended.set()
+
     def _begin(self, jobs: Sequence[Job]) -> None:
         if self._sender is None:
             self._sender = self._make()
@@ -112,8 +124,7 @@ class Requests:
     async def _one(self, job: Job, sender: Sender) -> None:
         job.started_at = self._clock.now()
         if self._lease.left <= 0 or not job.alive() or job.started_at >= job.send.expires_at:
-            job.answer = Withheld()
-            self._done.append(job)
+            self._finish(job, Withheld())
             return
         started = self._clock.monotonic()
         answer: Answered = Unclear("interrupted")
@@ -127,8 +138,7 @@ class Requests:
             answer = Unclear("internal")
         finally:
             job.latency_ms = int((self._clock.monotonic() - started) * 1000)
-            job.answer = answer
-            self._done.append(job)
+            self._finish(job, answer)
 
     def close(self) -> None:
         """Gives up what is still running and ends the thread."""

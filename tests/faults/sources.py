@@ -153,7 +153,10 @@ class Watcher:
                 isolation_level="read_committed",
                 enable_auto_commit=False,
                 auto_offset_reset="error",
-                fetch_wait_max_ms=200,
+                # Every fetch asks hundreds of partitions: few of them, or the broker has no time
+                # left for those that it is there for.
+                fetch_wait_max_ms=250,
+                fetch_min_bytes=1_000_000,
             )
         )
         try:
