@@ -60,7 +60,7 @@ class Result:
 def perform(plan: Plan, folder: Path, say: Say, mutant: str = "", seed: int = 1) -> Result:
     """Carries out one plan. `mutant` names the switch to be set in every worker."""
     history = History(rules=config_for_faults.rules(plan.slots))
-    with Stack(folder, mutant, plan.slots, seed) as stack:
+    with Stack(folder, plan.window_s, mutant, plan.slots, seed) as stack:
         say(f"Kafka, ClickHouse, the provider and {2 * len(STAGES)} workers run in {folder}")
         watcher = Watcher(stack.bootstrap, PREFIX)
         watcher.start()

@@ -9,7 +9,6 @@ import yaml
 
 from tests.faults.history import Rules
 
-WINDOW_S: Final = 4
 TIMEOUT_MS: Final = 1_000
 SECRET_NAME: Final = "PIPELINE_SIMULATOR_SECRET"
 
@@ -24,9 +23,11 @@ ACCOUNTS: Final[Mapping[str, Mapping[str, Any]]] = {
 TRIES: Final = {"urgent": 2, "normal": 3, "bulk": 3}
 
 
-def _priority(name: str, on_doubt: str, deadline: str, ttl: str, hold: str) -> dict[str, Any]:
+def _priority(
+    name: str, window_s: int, on_doubt: str, deadline: str, ttl: str, hold: str
+) -> dict[str, Any]:
     return {
-        "window": f"{WINDOW_S}s",
+        "window": f"{window_s}s",
         "deadline": deadline,
         "retry": {"tries": TRIES[name], "base": "200ms", "cap": "1s"},
         "on_doubt": on_doubt,
@@ -35,7 +36,7 @@ def _priority(name: str, on_doubt: str, deadline: str, ttl: str, hold: str) -> d
     }
 
 
-def policy(provider: str, gateways: tuple[str, str], slots: int = 0) -> str:
+def policy(provider: str, gateways: tuple[str, str], window_s: int, slots: int = 0) -> str:
     """The YAML of one run. `provider` and `gateways` are base addresses; `slots` 0 leaves
     dispatch's own number."""
     accounts = {}
@@ -51,9 +52,9 @@ def policy(provider: str, gateways: tuple[str, str], slots: int = 0) -> str:
         }
     document: dict[str, Any] = {
         "priorities": {
-            "urgent": _priority("urgent", "resend", "90s", "10s", "5s"),
-            "normal": _priority("normal", "wait", "120s", "20s", "20s"),
-            "bulk": _priority("bulk", "wait", "120s", "30s", "30s"),
+            "urgent": _priority("urgent", window_s, "resend", "90s", "10s", "5s"),
+            "normal": _priority("normal", window_s, "wait", "120s", "20s", "20s"),
+            "bulk": _priority("bulk", window_s, "wait", "120s", "30s", "30s"),
         },
         "default_route": [{"channel": "whatsapp"}, {"channel": "sms"}, {"channel": "email"}],
         "limits": {"min_window": "2s"},
@@ -64,7 +65,7 @@ def policy(provider: str, gateways: tuple[str, str], slots: int = 0) -> str:
     return yaml.safe_dump(document, sort_keys=False)
 
 
-def script(answer_delay_s: tuple[float, float] = (0.0, 0.0)) -> str:
+def script(window_s: int, answer_delay_s: tuple[float, float] = (0.0, 0.0)) -> str:
     """The simulator's YAML. Every behaviour of its own table stays in the mix."""
     accounts = {
         name: {
@@ -75,7 +76,7 @@ def script(answer_delay_s: tuple[float, float] = (0.0, 0.0)) -> str:
     }
     return yaml.safe_dump(
         {
-            "windows_s": dict.fromkeys(("whatsapp", "sms", "voice", "email"), WINDOW_S),
+            "windows_s": dict.fromkeys(("whatsapp", "sms", "voice", "email"), window_s),
             "answer_delay_s": list(answer_delay_s),
             "accounts": accounts,
         }
@@ -95,9 +96,11 @@ def rules(slots: int = 0) -> Rules:
     )
 
 
-def write(folder: Path, provider: str, gateways: tuple[str, str], slots: int) -> tuple[Path, Path]:
+def write(
+    folder: Path, provider: str, gateways: tuple[str, str], window_s: int, slots: int
+) -> tuple[Path, Path]:
     """Writes both files; with few slots the provider answers slowly, so that commands queue."""
     config, behaviour = folder / "faults.yaml", folder / "script.yaml"
-    config.write_text(policy(provider, gateways, slots))
-    behaviour.write_text(script((0.1, 0.2) if slots else (0.0, 0.0)))
+    config.write_text(policy(provider, gateways, window_s, slots))
+    behaviour.write_text(script(window_s, (0.1, 0.2) if slots else (0.0, 0.0)))
     return config, behaviour

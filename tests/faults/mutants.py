@@ -12,8 +12,9 @@ class Plan:
     """What happens in one run under load.
 
     `kills`, `terms`, `stops` and `joins` count per stage; `holds` per mode, spread over the
-    transactional stages. `stop_s` is beyond the session. `special` names what only one mutant
-    needs (special.py).
+    transactional stages. `stop_s` is beyond the session. A `window_s` shorter than a recovery means
+    sending again what has long been delivered, which is a load of its own. `special` names what
+    only one mutant needs (special.py).
     """
 
     seconds: float
@@ -33,6 +34,7 @@ class Plan:
     spoils: int = 0
     special: str = ""
     slots: int = 0  # of dispatch; 0: the configured number
+    window_s: int = 4  # of every step
     repeats_allowed: int = 0
     judged: tuple[str, ...] = ()  # only these findings count; empty: all
 
@@ -42,6 +44,7 @@ STAGES: Final = (*TRANSACTIONAL, "sink", "gateway")
 
 FULL: Final = Plan(
     seconds=900,
+    window_s=10,
     kill_stages=STAGES,
     kills=20,
     term_stages=STAGES,

@@ -17,11 +17,12 @@ from pipeline.simulators.script import Kind, parse
 from tests.faults import config_for_faults
 from tests.faults.history import Notice, Sent
 from tests.faults.load import Load, request
+from tests.faults.mutants import Plan
 from tests.faults.sources import places
 from tests.faults.stack import PREFIX, Stack
 from tests.faults.topics_for_tests import quiet
 
-WINDOW_S: Final = config_for_faults.WINDOW_S
+WINDOW_S: Final = Plan(0).window_s
 
 
 def open_receipt(stack: Stack, load: Load, seed: int) -> list[Notice]:
@@ -35,7 +36,7 @@ def _silent_people(seed: int, count: int) -> list[int]:
     """People whom the provider keeps silent about on the first attempt by SMS."""
     import yaml
 
-    script = parse(yaml.safe_load(config_for_faults.script()))
+    script = parse(yaml.safe_load(config_for_faults.script(WINDOW_S)))
     found: list[int] = []
     number = 50_000
     while len(found) < count:

@@ -41,8 +41,10 @@ READY_S: Final = 120.0
 class Stack:
     """Use as a context manager; `folder` holds everything that it makes."""
 
-    def __init__(self, folder: Path, mutant: str = "", slots: int = 0, seed: int = 1) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, window_s: int, mutant: str = "", slots: int = 0, seed: int = 1
+    ) -> None:
+        self.folder, self._window_s = folder, window_s
         self.ledger = folder / "ledger.jsonl"
         self.reference_keys = {0: secrets.token_bytes(32)}
         self.exits: list[tuple[str, int]] = []
@@ -107,7 +109,7 @@ class Stack:
         provider = f"http://{HOST}:{self._simulator}"
         gateways = tuple(f"http://{HOST}:{port}" for port in self._gateways)
         self.config, script = config_for_faults.write(
-            self.folder, provider, (gateways[0], gateways[1]), self._slots
+            self.folder, provider, (gateways[0], gateways[1]), self._window_s, self._slots
         )
         self.supervisor.add(
             "simulator",
