@@ -5,18 +5,25 @@ This is the only way to a switch: the product's own commands know none.
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
 from dataclasses import replace
+from typing import Final
 
 from pipeline.app import run_stage
 from pipeline.domain.switches import NONE
 from pipeline.settings import load_config, load_settings
 
+NICE: Final = 5
+"""Providers and brokers stand on machines of their own. Where all share two cores, a pipeline in
+need would else starve the provider of the time to send the receipts that it waits for."""
+
 
 def main() -> int:
     """Connections come from the environment; SIGTERM ends the worker in order."""
+    os.nice(NICE)
     parser = argparse.ArgumentParser(description="One worker for the fault tests.")
     parser.add_argument("stage")
     parser.add_argument("slot", type=int)
