@@ -162,7 +162,11 @@ class EmbeddedKafka:
         if not (self.data / "log" / "meta.properties").exists():
             self._format(jars, properties)
         self._process = tether.spawn(
-            [*_java(jars, f"-Xmx{HEAP}", _COLLECTOR, *self._options), "kafka.Kafka", str(properties)],
+            [
+                *_java(jars, f"-Xmx{HEAP}", _COLLECTOR, *self._options),
+                "kafka.Kafka",
+                str(properties),
+            ],
             log=self.log,
         )
         self._await_answer()

@@ -9,6 +9,7 @@ clock). A last line that was cut off by a kill is ignored. The kinds:
             this honoured key had been seen before), `behaviour`, `answer` (what goes over the wire:
             accepted, refused, error, reset, none, html, empty, huge, half), `status`, `code`, `id`
             (the provider's message id; null when refused)
+`hung_up`   the caller of a request that was never answered gave it up: `account`, `key`
 `handover`  the message was taken for the person, who gets it unless `reaches` is false: `account`,
             `channel`, `key`, `reference`, `address`, `attempt`, `id`, `honoured` (the account
             honours keys: at most one of these per key), `reaches`, `country`, `url` (of the
@@ -115,6 +116,8 @@ class Ledger:
     handovers: list[Handover] = field(default_factory=list)
     receipts: list[SentReceipt] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
+    hung_up: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """By account and key: when callers gave up requests that were never answered."""
 
     @classmethod
     def load(cls, path: Path | str) -> "Ledger":
@@ -141,6 +144,8 @@ class Ledger:
                     sent.append({"at": at, **line})
                 case "ack":
                     acks.setdefault(line["callback"], {"at": at, **line})
+                case "hung_up":
+                    ledger.hung_up.setdefault((line["account"], line["key"]), []).append(at)
                 case "gave_up":
                     ledger.gave_up.append(line["callback"])
                 case _:

@@ -109,14 +109,22 @@ class Simulator:
             self._callbacks.schedule(receipt)
         if decision.delay_ms:
             await asyncio.sleep(decision.delay_ms / 1000)
-        return await self._answer(request, decision)
+        return await self._answer(request, parts[1], decision)
 
-    async def _answer(self, request: web.BaseRequest, decision: Decision) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.BaseRequest, account: str, decision: Decision
+    ) -> web.StreamResponse:
         if decision.answer is Answer.RESET:
             reset(request.transport)
         elif decision.answer is Answer.NONE:
-            # Cancelled as soon as the caller hangs up.
-            await asyncio.sleep(self._options.script.hang_s)
+            try:
+                await asyncio.sleep(self._options.script.hang_s)
+            except asyncio.CancelledError:
+                key = request.headers.get("Idempotency-Key", "")
+                self._ledger.write(
+                    {"what": "hung_up", "at": now_ms(), "account": account, "key": key}
+                )
+                raise
             reset(request.transport)
         return web.Response(
             body=decision.body, status=decision.status or 500, headers=decision.headers

@@ -90,9 +90,7 @@ def perform(plan: Plan, folder: Path, say: Say, mutant: str = "", seed: int = 1)
         history.live = {
             place: seen for place, seen in watcher.seen().items() if not_judged(place[0], compact)
         }
-        foreign = from_ledger(
-            history, stack.ledger, stack.reference_keys, config_for_faults.TIMEOUT_MS
-        )
+        foreign = from_ledger(history, stack.ledger, stack.reference_keys)
         rows = store_rows(stack.clickhouse_url)
     findings = judge(history, repeats_allowed=plan.repeats_allowed)
     findings.append(stored(history, rows))

@@ -45,7 +45,8 @@ class Record:
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request that reached a provider; `line` orders what came in one millisecond. `ended_at` is
-    the earliest moment at which the caller can have been done with it."""
+    the earliest moment at which the caller can have been done with it: when the answer left, or
+    when the provider saw that the caller had given up."""
 
     line: int
     at: int

@@ -29,9 +29,7 @@ _HEAVY: Final = frozenset(
 _STATE: Final = ("message_id", "accepted_offset", "outcome", "command_id")
 
 
-def from_ledger(
-    history: History, path: Path, keys: Mapping[int, bytes], timeout_ms: int
-) -> list[str]:
+def from_ledger(history: History, path: Path, keys: Mapping[int, bytes]) -> list[str]:
     """Adds the provider's side; returns the references that name no message of ours."""
     ledger = Ledger.load(path)
     foreign: list[str] = []
@@ -43,10 +41,11 @@ def from_ledger(
             return ("", -1)
         return (sys.intern(found.message_id), found.step)
 
+    hung_up = {name: iter(moments) for name, moments in ledger.hung_up.items()}
     for line, request in enumerate(ledger.requests):
         ended = request.at
         if request.answer in _HELD_BY_THE_CALLER:
-            ended += timeout_ms // 2
+            ended = next(hung_up.get((request.account, request.key), iter(())), request.at)
         elif request.behaviour == "early_receipt" and not request.repeat:
             ended += _EARLY_MS
         history.requests.append(

@@ -116,7 +116,7 @@ def _out_of_order(history: History) -> None:
 
 
 def _two_in_flight(history: History) -> None:
-    history.requests[0] = replace(history.requests[0], ended_at=T0 + 170)
+    history.requests[0] = replace(history.requests[0], ended_at=T0 + 300)
 
 
 def _after_expiry(history: History) -> None:

@@ -122,6 +122,10 @@ def test_no_answer_never_comes_and_hanging_up_ends_it(ledger_path: Path) -> None
         assert [item.handed_over for item in bench.simulator._provider._keys.values()] == [True]
 
     asyncio.run(main())
+    ledger = Ledger.load(ledger_path)
+    (asked,) = ledger.requests
+    ((given_up,),) = ledger.hung_up.values()
+    assert asked.at + 200 <= given_up <= asked.at + 5_000
 
 
 def test_a_throttled_caller_is_told_how_long(ledger_path: Path) -> None:
