@@ -11,10 +11,11 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.domain import ids
 from pipeline.domain.drafts import NO_TENANT, blank_event, source_of
+from pipeline.domain.errors import BadInput
 from pipeline.domain.outcomes import Answer, Emit, Inbound
 from pipeline.domain.suppressions import suppressed
 from pipeline.domain.switches import NONE, Switches
@@ -30,6 +31,9 @@ from pipeline.settings.config import Config
 from pipeline.settings.environment import Settings
 from pipeline.stages import gateway, sink
 from pipeline.topology import CATALOGUE
+
+if TYPE_CHECKING:
+    from pipeline.stages.accept import AcceptConfig
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +156,7 @@ def _accept(parts: Parts) -> None:
         parts.wire,
         "accept",
         lambda record: accept(record, config),
-        lambda record, _detail: _accept_crashed(record, config.tenants),
+        lambda record, _detail: _accept_crashed(record, config),
         parts.slot,
         parts.clock,
         [
@@ -165,10 +169,15 @@ def _accept(parts: Parts) -> None:
     ).run(parts.stop)
 
 
-def _accept_crashed(record: Inbound, tenants: Mapping[str, str]) -> list[Answer]:
+def _accept_crashed(record: Inbound, config: "AcceptConfig") -> list[Answer]:
     """A request on which our own code failed is rejected as such, so that its sender hears of it."""
+    from pipeline.stages.accept import tenant_of
+
     name = ids.unreadable_id(record.topic, record.partition, record.offset)
-    tenant = tenants.get(record.topic, NO_TENANT)
+    try:
+        tenant = tenant_of(record, config)
+    except BadInput:
+        tenant = config.tenants.get(record.topic, NO_TENANT)
     event = blank_event(name, "rejected", tenant, "", "")
     event["occurred_at"] = record.timestamp
     event["origin"], event["code"], event["reason"] = "accept", "internal", "internal"
@@ -254,8 +263,16 @@ def _receipts(parts: Parts) -> None:
 def _gateway(parts: Parts) -> None:
     from pipeline.providers import PROVIDERS
     from pipeline.runtime.web import WebOptions, run_gateway
+    from pipeline.stages.accept import world_of
+    from pipeline.stages.http_intake import HttpIntake
 
     config = gateway.GatewayConfig(parts.config.accounts, PROVIDERS)
+    api = HttpIntake(
+        world=world_of(parts.config.policy),
+        pepper=parts.pepper,
+        keys=parts.config.api_keys,
+        new_key=lambda: os.urandom(16).hex(),
+    )
     run_gateway(
         parts.cluster,
         parts.codec,
@@ -263,6 +280,7 @@ def _gateway(parts: Parts) -> None:
         parts.clock,
         parts.stop,
         WebOptions(parts.settings.gateway_host, parts.settings.gateway_port),
+        api=api,
     )
 
 

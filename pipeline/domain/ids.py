@@ -7,6 +7,8 @@ import hmac
 import uuid
 from typing import Final
 
+from pipeline.domain.records import Recipient
+
 _NAMESPACE: Final = uuid.UUID("6f1d0c0e-6d0b-5c39-9a57-0d6a3a2f4b11")
 _SEPARATOR: Final = "\x1f"
 
@@ -35,6 +37,14 @@ def recipient_key(pepper: bytes, tenant: str, kind: str, value: str) -> str:
     `kind` is id, phone or email; `value` is the caller's id or the normalised address.
     """
     return _text(_keyed(pepper, "recipient", tenant, kind, value))
+
+
+def key_of(pepper: bytes, tenant: str, to: Recipient) -> str:
+    """The recipient key of a normalised recipient: by the caller's id, else phone, else e-mail."""
+    for kind, value in (("id", to["id"]), ("phone", to["phone"]), ("email", to["email"])):
+        if value is not None:
+            return recipient_key(pepper, tenant, kind, value)
+    raise AssertionError("read_recipient lets nobody through without an address")
 
 
 def address_hash(pepper: bytes, tenant: str, address: str) -> str:

@@ -178,8 +178,8 @@ def _same_tenant(value: object, tenant: str) -> None:
         raise wrong_type("tenant", "text", value)
     raise BadInput(
         "tenant",
-        "it is not the tenant that this topic belongs to",
-        "leave it out, or write to your own tenant's topic",
+        "it is not the tenant that this request comes from",
+        "leave it out; the API key or the topic says whose request it is",
         code="wrong_tenant",
     )
 

@@ -56,6 +56,21 @@ class Publisher:
         Raises:
             NotWritten: they did not say so in time, or refused.
         """
+        await self.begin(topic, value, key)
+
+    def begin(
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes | None = None,
+        headers: tuple[tuple[str, bytes], ...] = (),
+    ) -> asyncio.Future[None]:
+        """Hands one record to the producer; what it returns is done when the brokers have it, and
+        raises NotWritten when they did not say so in time, or refused.
+
+        Raises:
+            NotWritten: it could not even be handed over.
+        """
         assert self._loop is not None, "start comes first"
         written: asyncio.Future[None] = self._loop.create_future()
 
@@ -67,13 +82,15 @@ class Publisher:
             self._reports.append((written, error))
 
         try:
-            self._producer.produce(topic, value, key, on_delivery=reported)
+            self._producer.produce(
+                topic, value, key, headers=list(headers) or None, on_delivery=reported
+            )
         except BufferError:
             raise NotWritten("too much waits to be written") from None
         except KafkaException as error:
             self._judge(error.args[0])
             raise NotWritten(error.args[0].name()) from None
-        await written
+        return written
 
     def reachable(self, topic: str, timeout_s: float) -> bool:
         """Whether the brokers answer and know the topic. Blocks up to the timeout."""

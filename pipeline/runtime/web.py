@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from pipeline.domain.ports_api import MessageApi
 from pipeline.domain.webhooks import BODY_LIMIT, Receiver, Refusal, WebRequest
 from pipeline.runtime.clock import Clock
 from pipeline.runtime.codec import Codec
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.publish import ACKNOWLEDGE_MS, NotWritten, Publisher
+from pipeline.runtime.web_api import ApiRoutes
+from pipeline.runtime.web_parts import RETRY_AFTER_S, InHand, headers_of, read_body
 
 log = logging.getLogger(__name__)
 
 TOPIC: Final = "callbacks"
-RETRY_AFTER_S: Final = 5
 TAKEN: Final = "taken"
 
 # The server's own log quotes what senders wrote, which may be content, as often as they like.
@@ -48,7 +49,8 @@ class WebOptions:
     port: int = 8080
     body_timeout_s: float = 10.0  # from the first header to the last byte of the body
     idle_timeout_s: float = 15.0  # of a connection without a whole request
-    in_flight: int = 512  # requests that wait for Kafka; more get 503 at once
+    in_flight: int = 512  # webhooks that wait for Kafka; more get 503 at once
+    api_in_flight: int = 128  # requests of the API that wait for Kafka, shared by tenants
     acknowledge_ms: int = ACKNOWLEDGE_MS
     shutdown_s: float = 7.0  # for requests in flight, within the 10 s that a worker has to stop
 
@@ -61,17 +63,18 @@ def run_gateway(
     stop: threading.Event,
     options: WebOptions | None = None,
     ready: Callable[[int], None] | None = None,
+    api: MessageApi | None = None,
 ) -> None:
     """Serves until `stop` is set, then finishes the requests in flight. Blocks.
 
-    `receive` is the stage's function with its configuration. `ready` is called with the port once
-    requests are taken.
+    `receive` is the stage's function with its configuration, `api` the stage of the HTTP API (none:
+    there is no such API). `ready` is called with the port once requests are taken.
 
     Raises:
         GatewayFailed: the producer cannot go on.
         OSError: the port is taken by somebody who does not share it.
     """
-    server = _Server(cluster, codec, receive, clock, options or WebOptions())
+    server = _Server(cluster, codec, receive, clock, options or WebOptions(), api)
     asyncio.run(server.run(stop, ready or (lambda _port: None)))
 
 
@@ -83,6 +86,7 @@ class _Server:
         receive: Receiver,
         clock: Clock,
         options: WebOptions,
+        api: MessageApi | None,
     ) -> None:
         self._topic = cluster.real(TOPIC)
         self._codec = codec
@@ -91,16 +95,32 @@ class _Server:
         self._options = options
         self._publisher = Publisher(cluster, clock, options.acknowledge_ms)
         self._counts: Counter[str] = Counter({TAKEN: 0, "wrong_signature": 0})
-        self._waiting = 0
-        self._answered = asyncio.Event()
+        self._in_hand = InHand()
         self._stopping = False
+        self._api = None
+        if api is not None:
+            # A producer of its own: a full queue of the API's is no concern of the webhooks.
+            self._api = ApiRoutes(
+                api,
+                Publisher(cluster, clock, options.acknowledge_ms),
+                cluster.real,
+                clock,
+                in_flight=options.api_in_flight,
+                body_timeout_s=options.body_timeout_s,
+            )
+
+    @property
+    def _publishers(self) -> list[Publisher]:
+        return [self._publisher] if self._api is None else [self._publisher, self._api.publisher]
 
     async def run(self, stop: threading.Event, ready: Callable[[int], None]) -> None:
-        app = web.Application(middlewares=[_logged])
+        app = web.Application(middlewares=[self._answered])
         app.router.add_post("/callbacks/{provider}", self._callback)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
+        if self._api is not None:
+            self._api.add_to(app)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -114,7 +134,8 @@ class _Server:
             shutdown_timeout=1.0,  # what is left after our own wait is not worth more
         )
         await runner.setup()
-        self._publisher.start()
+        for publisher in self._publishers:
+            publisher.start()
         try:
             site = web.TCPSite(
                 runner, self._options.host, self._options.port, reuse_port=True, backlog=1024
@@ -130,9 +151,10 @@ class _Server:
         finally:
             self._stopping = True
             await runner.cleanup()
-            await asyncio.to_thread(self._publisher.close, 1.0)
+            for publisher in self._publishers:
+                await asyncio.to_thread(publisher.close, 1.0)
             self._report()
-        if self._publisher.fatal.is_set():
+        if any(publisher.fatal.is_set() for publisher in self._publishers):
             raise GatewayFailed("the producer met a fatal error; a new process has to take over")
 
     async def _until(self, stop: threading.Event) -> None:
@@ -148,7 +170,7 @@ class _Server:
         threading.Thread(target=wait, name="stop", daemon=True).start()
         waits = {
             asyncio.create_task(told.wait()),
-            asyncio.create_task(self._publisher.fatal.wait()),
+            *(asyncio.create_task(publisher.fatal.wait()) for publisher in self._publishers),
         }
         seen = self._counts.copy()
         try:
@@ -168,23 +190,18 @@ class _Server:
         that one stops reading at once, and half a body would never become a whole one."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.shutdown_s):
-                while self._waiting:
-                    self._answered.clear()
-                    await self._answered.wait()
+                await self._in_hand.none()
+                if self._api is not None:
+                    await self._api.in_hand.none()
 
     async def _callback(self, request: web.Request) -> web.Response:
-        if self._waiting >= self._options.in_flight:
+        if self._in_hand.count >= self._options.in_flight:
             return self._away("overloaded")
-        self._waiting += 1
-        try:
-            body = await self._body(request)
-            answer = body if isinstance(body, web.Response) else await self._take(request, body)
-        finally:
-            self._waiting -= 1
-            self._answered.set()
-        if self._stopping:
-            answer.force_close()
-        return answer
+        with self._in_hand.one():
+            body = await read_body(request, BODY_LIMIT, self._options.body_timeout_s)
+            if isinstance(body, Refusal):
+                return self._refused(body.status, body.reason)
+            return await self._take(request, body)
 
     async def _take(self, request: web.Request, body: bytes) -> web.Response:
         answer = self._receive(
@@ -193,7 +210,7 @@ class _Server:
                 request.method,
                 request.path,
                 request.query_string,
-                _headers(request),
+                headers_of(request),
                 body,
             ),
             self._clock.now(),
@@ -208,24 +225,6 @@ class _Server:
             return self._away("kafka_away")
         self._counts[TAKEN] += 1
         return web.Response(status=200, text="ok\n")
-
-    async def _body(self, request: web.Request) -> bytes | web.Response:
-        """The whole body, or the answer to one that is too long or too slow. The length that the
-        sender claims only serves to refuse early."""
-        if (request.content_length or 0) > BODY_LIMIT:
-            return self._refused(413, "body_too_large")
-        parts = bytearray()
-        try:
-            async with asyncio.timeout(self._options.body_timeout_s):
-                async for part in request.content.iter_any():
-                    parts += part
-                    if len(parts) > BODY_LIMIT:
-                        return self._refused(413, "body_too_large")
-        except TimeoutError:
-            return self._refused(408, "body_too_slow")
-        except (ConnectionError, web.RequestPayloadError, HttpProcessingError):
-            return self._refused(400, "body_cut_off")
-        return bytes(parts)
 
     def _refused(self, status: int, reason: str) -> web.Response:
         self._counts[reason] += 1
@@ -257,29 +256,23 @@ class _Server:
                 f'delivery_gateway_callbacks_total{{result="{result}"}} {count}'
                 for result, count in sorted(self._counts.items())
             ),
+            *(self._api.metrics() if self._api is not None else ()),
         ]
         return web.Response(text="\n".join(lines) + "\n")
 
+    @web.middleware
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """A fault of ours is logged by us; the sender hears nothing of it and comes again."""
+        try:
+            answer = await handler(request)
+        except web.HTTPException:
+            raise
+        except Exception:
+            log.exception("a request could not be handled")
+            answer = web.Response(status=500, text="internal\n")
+        if self._stopping:
+            answer.force_close()
+        return answer
+
     def _report(self) -> None:
         log.info("gateway: %s", " ".join(f"{k}={v}" for k, v in sorted(self._counts.items())))
-
-
-@web.middleware
-async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A fault of ours is logged by us; the sender hears nothing of it and comes again."""
-    try:
-        return await handler(request)
-    except web.HTTPException:
-        raise
-    except Exception:
-        log.exception("a request could not be handled")
-        return web.Response(status=500, text="internal\n")
-
-
-def _headers(request: web.Request) -> dict[str, str]:
-    """Names in lower case; a name that comes twice has both values, so that neither hides."""
-    found: dict[str, str] = {}
-    for name, value in request.headers.items():
-        lower = name.lower()
-        found[lower] = f"{found[lower]}, {value}" if lower in found else value
-    return found

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from pipeline.domain.api_keys import ApiKey
 from pipeline.domain.policy import (
     CHANNEL_ADDRESS,
     Policy,
@@ -33,6 +34,9 @@ INTAKE_TOPICS: Final = ("intake", "intake.bulk", "recipients")
 _PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _COUNTRY: Final = re.compile(r"[A-Z]{2}")
 _CATEGORY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_KEY_ID: Final = re.compile(r"[a-z2-7]{8}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_TENANT_FORM: Final = "small letters, digits, dash, underscore, 24 at most"
 _MOST_STEPS: Final = 10
 _PROVIDER_KEYS: Final = (
     "adapter", "channel", "base_url", "countries", "credential", "callback_secrets",
@@ -59,6 +63,7 @@ class Config:
     accounts: Mapping[str, Account]
     dispatch: DispatchLimits = field(default_factory=DispatchLimits)
     tenants: Mapping[str, str] = field(default_factory=dict)  # by intake topic
+    api_keys: Mapping[str, ApiKey] = field(default_factory=dict)  # by the key's id
 
 
 def sample_path(name: str = "pipeline.yaml") -> Path:
@@ -79,9 +84,12 @@ def load_config(
     """
     top = Node.read(file)
     parts = top.fields(
-        ("priorities", "routes", "default_route", "limits", "providers", "dispatch", "tenants"),
+        (
+            "priorities", "routes", "default_route", "limits", "providers", "dispatch", "tenants",
+            "api_keys",
+        ),
         required=("priorities", "default_route", "providers"),
-    )
+    )  # fmt: skip
     accounts = _accounts(
         parts["providers"], gateway_url, os.environ if environment is None else environment
     )
@@ -91,6 +99,7 @@ def load_config(
         accounts=MappingProxyType(accounts),
         dispatch=_dispatch(parts.get("dispatch")),
         tenants=MappingProxyType(_tenants(parts.get("tenants"))),
+        api_keys=MappingProxyType(_api_keys(parts.get("api_keys"))),
     )
 
 
@@ -264,9 +273,22 @@ def _tenants(node: Node | None) -> dict[str, str]:
     if node is None:
         return {}
     return {
-        topic: _matching(entry, TENANT, "small letters, digits, dash, underscore, 24 at most")
+        topic: _matching(entry, TENANT, _TENANT_FORM)
         for topic, entry in node.fields(INTAKE_TOPICS).items()
     }
+
+
+def _api_keys(node: Node | None) -> dict[str, ApiKey]:
+    found = {}
+    for key_id, entry in node.entries() if node is not None else ():
+        if not _KEY_ID.fullmatch(key_id):
+            entry.fail("this is no key's id", "copy the line that `pipeline keys new` prints")
+        parts = entry.fields(("tenant", "sha256"), required=("tenant", "sha256"))
+        digest = _matching(parts["sha256"], _SHA256, "the line that `pipeline keys new` prints")
+        found[key_id] = ApiKey(
+            tenant=_matching(parts["tenant"], TENANT, _TENANT_FORM), sha256=bytes.fromhex(digest)
+        )
+    return found
 
 
 def _countries(node: Node | None) -> tuple[str, ...]:

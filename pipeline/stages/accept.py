@@ -17,13 +17,13 @@ import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumberFormat
 
 from pipeline.channels import CHANNELS
-from pipeline.domain import ids
+from pipeline.domain import ids, tenancy
 from pipeline.domain.drafts import NO_TENANT, blank_event, blank_letter, source_of
 from pipeline.domain.errors import BadInput, Undecodable
 from pipeline.domain.outcomes import Answer, Emit, Inbound
 from pipeline.domain.policy import Policy
 from pipeline.domain.recipients import Phone
-from pipeline.domain.records import RECORD_VERSION, Message, Profile, Recipient
+from pipeline.domain.records import RECORD_VERSION, Message, Profile
 from pipeline.domain.requests import (
     MAX_REQUEST_BYTES,
     World,
@@ -80,7 +80,12 @@ class AcceptConfig:
     world: World = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "world", World(self.policy, read_phone, self.channels, _COUNTRIES))
+        object.__setattr__(self, "world", world_of(self.policy, self.channels))
+
+
+def world_of(policy: Policy, channels: Collection[str] = tuple(CHANNELS)) -> World:
+    """What requests are judged against, here and wherever they come in."""
+    return World(policy, read_phone, channels, _COUNTRIES)
 
 
 def accept(record: Inbound, config: AcceptConfig) -> list[Answer]:
@@ -88,6 +93,7 @@ def accept(record: Inbound, config: AcceptConfig) -> list[Answer]:
     not be read). Raises only what `config.decode` raises besides Undecodable."""
     tenant = config.tenants.get(record.topic, NO_TENANT)
     try:
+        tenant = tenant_of(record, config)
         if record.topic == "recipients":
             return [_profile(record, _read(record, "ProfileUpdate", config), tenant, config)]
         return [_message(record, _read(record, "SendRequest", config), tenant, config)]
@@ -99,6 +105,22 @@ def accept(record: Inbound, config: AcceptConfig) -> list[Answer]:
         if error.code not in _NOTHING:
             answers.append(_letter(record, tenant, error, config))
         return answers
+
+
+def tenant_of(record: Inbound, config: AcceptConfig) -> str:
+    """Whose request it is: the gateway says so in a sealed header, else the topic's binding does.
+
+    Raises:
+        BadInput: there is such a header, and the gateway did not write it.
+    """
+    seals = [value for name, value in record.headers if name == tenancy.HEADER]
+    if not seals:
+        return config.tenants.get(record.topic, NO_TENANT)
+    # Of two headers neither is believed: one of them is not the gateway's.
+    sealed = seals[0] if len(seals) == 1 else b""
+    return tenancy.unseal(
+        config.pepper, sealed, record.topic, record.timestamp, record.value or b""
+    )
 
 
 @lru_cache(maxsize=PHONES_REMEMBERED)
@@ -158,7 +180,7 @@ def _message(record: Inbound, value: object, tenant: str, config: AcceptConfig) 
         config.world,
     )
     idempotency_key = request.idempotency_key or _key_of_headers(record.headers)
-    recipient = _recipient_key(request.to, tenant, config)
+    recipient = ids.key_of(config.pepper, tenant, request.to)
     if idempotency_key is None:
         message_id = _id_of_record(record, config)
     else:
@@ -198,7 +220,7 @@ def _message(record: Inbound, value: object, tenant: str, config: AcceptConfig) 
 
 def _profile(record: Inbound, value: object, tenant: str, config: AcceptConfig) -> Emit:
     to, country, preference = read_update(value, tenant, config.world)
-    recipient = _recipient_key(to, tenant, config)
+    recipient = ids.key_of(config.pepper, tenant, to)
     profile: Profile = {
         "record_version": RECORD_VERSION,
         "tenant": tenant,
@@ -256,13 +278,6 @@ def _unreadable(error: Undecodable) -> tuple[str, str]:
         f"it cannot be read ({error.detail})",
         "write JSON in UTF-8, or Avro by the published schema",
     )
-
-
-def _recipient_key(to: Recipient, tenant: str, config: AcceptConfig) -> str:
-    for kind, value in (("id", to["id"]), ("phone", to["phone"]), ("email", to["email"])):
-        if value is not None:
-            return ids.recipient_key(config.pepper, tenant, kind, value)
-    raise AssertionError("read_recipient lets nobody through without an address")
 
 
 def _key_of_headers(headers: tuple[tuple[str, bytes], ...]) -> str | None:

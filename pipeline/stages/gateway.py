@@ -24,7 +24,7 @@ from pipeline.domain.webhooks import (
 
 STAGE: Final = "gateway"
 READS: Final = ()
-WRITES: Final = ("callbacks",)
+WRITES: Final = ("callbacks", "intake", "intake.bulk")  # requests: stages/http_intake.py
 
 ID_HEADER: Final = "webhook-id"
 _MAX_ID: Final = 256

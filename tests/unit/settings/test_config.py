@@ -147,3 +147,28 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_aliases_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="alias"):
         load(tmp_path, "a: &a [x]\nb: *a\n")
+
+
+def test_api_keys_are_read_by_their_ids(tmp_path: Path) -> None:
+    config = load(
+        tmp_path, f"{SMALL}api_keys:\n  k4fv2mzq: {{tenant: shop, sha256: {'0a' * 32}}}\n"
+    )
+    assert config.api_keys["k4fv2mzq"].tenant == "shop"
+    assert config.api_keys["k4fv2mzq"].sha256 == b"\n" * 32
+    assert load(tmp_path, SMALL).api_keys == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("K1: {tenant: shop, sha256: aa}", "api_keys.K1"),
+        (f"k4fv2mzq: {{tenant: Shop, sha256: {'0a' * 32}}}", "api_keys.k4fv2mzq.tenant"),
+        ("k4fv2mzq: {tenant: shop, sha256: 0a0a}", "api_keys.k4fv2mzq.sha256"),
+        ("k4fv2mzq: {tenant: shop}", "api_keys.k4fv2mzq"),
+        (f"k4fv2mzq: {{tenant: shop, sha256: {'0a' * 32}, key: x}}", "api_keys.k4fv2mzq.key"),
+    ],
+)
+def test_an_api_key_that_cannot_be_meant_is_named(tmp_path: Path, line: str, place: str) -> None:
+    with pytest.raises(BadInput) as found:
+        load(tmp_path, f"{SMALL}api_keys:\n  {line}\n")
+    assert found.value.field.endswith(f": {place}")
