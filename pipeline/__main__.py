@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "dead-letters": "List and show what could not be processed or delivered.",
     "topics": "Compare the cluster with topics.yaml, and create what it lacks.",
     "keys": "Make a key for the HTTP API.",
+    "openapi": "Print the OpenAPI document of the HTTP API.",
     "check": "Say whether a file of providers, routes and policies is right.",
     "config": "Print the settings in effect and where each comes from.",
     "run": "Run one worker of one stage.",

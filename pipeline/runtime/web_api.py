@@ -9,9 +9,11 @@ from typing import Final
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from pipeline.domain.api import Mistake, Problem, Taken
 from pipeline.domain.errors import BadInput
+from pipeline.domain.openapi import PROBLEM, document
 from pipeline.domain.ports_api import API_BODY_LIMIT, MessageApi, Prepared
 from pipeline.domain.shares import Shares
 from pipeline.domain.tracing import TRACEPARENT, TRACESTATE, Headers, carried
@@ -22,6 +24,7 @@ from pipeline.runtime.web_parts import RETRY_AFTER_S, InHand, read_body
 
 log = logging.getLogger(__name__)
 
+BELOW: Final = "/v1/"
 MESSAGES: Final = "/v1/messages"
 MISTAKES_TOLD: Final = 100
 BUSY_RETRY_AFTER_S: Final = 1
@@ -66,7 +69,14 @@ class ApiRoutes:
 
     def add_to(self, app: web.Application) -> None:
         """Adds the routes."""
+        described = orjson.dumps(document())
+
+        async def openapi(_request: web.Request) -> web.Response:
+            return web.Response(body=described, content_type="application/json")
+
+        app.middlewares.append(_problems_below)
         app.router.add_post(MESSAGES, self._post)
+        app.router.add_get(f"{BELOW}openapi.json", openapi)
 
     def metrics(self) -> list[str]:
         """Lines of the Prometheus text format."""
@@ -170,6 +180,19 @@ class ApiRoutes:
         return _problem(status, code, _WORDS[code], headers, messages=messages)
 
 
+@web.middleware
+async def _problems_below(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What the server answers by itself is a problem like the others."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if not request.path.startswith(BELOW) or error.status < 400:
+            raise
+        kept = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        code = "no_such_method" if error.status == 405 else "no_such_path"
+        return _problem(error.status, code, "docs/http-api.md names what there is", kept)
+
+
 def _mistake(index: int, error: BadInput) -> Mistake:
     return {
         "index": index,
@@ -208,7 +231,7 @@ def _problem(
         problem["mistakes"] = mistakes
     if messages is not None:
         problem["messages"] = messages
-    return _json(status, problem, headers, "application/problem+json")
+    return _json(status, problem, headers, PROBLEM)
 
 
 def _json(
