@@ -17,6 +17,7 @@ from pipeline.domain import ids
 from pipeline.domain.drafts import NO_TENANT, blank_event, source_of
 from pipeline.domain.errors import BadInput
 from pipeline.domain.outcomes import Answer, Emit, Inbound
+from pipeline.domain.ports_api import Api
 from pipeline.domain.suppressions import suppressed
 from pipeline.domain.switches import NONE, Switches
 from pipeline.domain.turns import Limits
@@ -262,12 +263,13 @@ def _receipts(parts: Parts) -> None:
 
 def _gateway(parts: Parts) -> None:
     from pipeline.providers import PROVIDERS
+    from pipeline.runtime.message_events import MessageEvents
     from pipeline.runtime.web import WebOptions, run_gateway
     from pipeline.stages.accept import world_of
     from pipeline.stages.http_intake import HttpIntake
 
     config = gateway.GatewayConfig(parts.config.accounts, PROVIDERS)
-    api = HttpIntake(
+    stage = HttpIntake(
         world=world_of(parts.config.policy),
         pepper=parts.pepper,
         keys=parts.config.api_keys,
@@ -280,7 +282,7 @@ def _gateway(parts: Parts) -> None:
         parts.clock,
         parts.stop,
         WebOptions(parts.settings.gateway_host, parts.settings.gateway_port),
-        api=api,
+        api=Api(stage, MessageEvents(parts.settings.clickhouse_url.get_secret_value())),
     )
 
 

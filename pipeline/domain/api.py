@@ -204,3 +204,49 @@ class Problem(TypedDict):
             {"description": "With `kafka_away`: the keys to repeat the messages under."},
         ]
     ]
+
+
+StatusWord = Literal["accepted", "dispatched", "delivered", "failed", "rejected"]
+WaitsFor = Literal["turn", "receipt", "retry", "next_step", "outcome"]
+
+_Time = Annotated[str, {"format": "date-time"}]
+_MaybeTime = Annotated[str | None, {"format": "date-time"}]
+
+
+class StoryLine(TypedDict):
+    """One event of a message; what it does not say is left out."""
+
+    at: _Time
+    event: str
+    step: NotRequired[Annotated[int, {"minimum": 0}]]
+    channel: NotRequired[str]
+    provider: NotRequired[str]
+    status: NotRequired[str]
+    result: NotRequired[str]
+    error_class: NotRequired[str]
+    code: NotRequired[str]
+    reason: NotRequired[str]
+
+
+class MessageStatus(TypedDict):
+    """What became of a message so far, as the store of events knows it: seconds behind Kafka."""
+
+    message_id: _MessageId
+    status: StatusWord
+    final: Annotated[bool, {"description": "Whether this will never change."}]
+    reason: Annotated[str | None, {"description": "Why it ended like this."}]
+    channel: str | None
+    provider: str | None
+    waits_for: Annotated[
+        WaitsFor | None,
+        {"description": "Of a message that is not final, as far as its events tell."},
+    ]
+    waits_until: Annotated[
+        str | None, {"format": "date-time", "description": "Where that is known."}
+    ]
+    accepted_at: _MaybeTime
+    settled_at: _MaybeTime
+    deadline: _MaybeTime
+    cost: float | None
+    currency: str | None
+    events: Annotated[list[StoryLine], {"description": "By time, the last 200."}]

@@ -5,7 +5,14 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, NotRequired, get_args, get_origin
 
-from pipeline.domain.api import NewMessage, NewMessages, Problem, Taken, TakenBatch
+from pipeline.domain.api import (
+    MessageStatus,
+    NewMessage,
+    NewMessages,
+    Problem,
+    Taken,
+    TakenBatch,
+)
 
 Schema = dict[str, Any]
 
@@ -21,6 +28,7 @@ _PLAIN: Final[Mapping[type, str]] = {
 _PROBLEMS: Final[Mapping[int, str]] = {
     400: "It cannot be taken; nothing was written. `mistakes` names each field.",
     401: "There is no such API key.",
+    404: "This tenant has no such message, or it was taken only a moment ago.",
     408: "The body did not come in time.",
     413: "The body is too large.",
     415: "The body is not JSON, or it is compressed.",
@@ -38,7 +46,8 @@ def document() -> Schema:
     """The whole document; the same on every call."""
     schemas: dict[str, Schema] = {}
     paths = {
-        "/v1/messages": {"post": _send(schemas)},
+        "/v1/messages": {"post": _send(schemas), "get": _find(schemas)},
+        "/v1/messages/{message_id}": {"get": _status(schemas)},
         "/v1/openapi.json": {"get": _this()},
     }
     return {
@@ -86,8 +95,59 @@ def _send(schemas: dict[str, Schema]) -> Schema:
                 "description": "Kafka has it: it will end in exactly one outcome.",
                 "content": _json({"anyOf": [_of(Taken, schemas), _of(TakenBatch, schemas)]}),
             },
-            **_problems(schemas, *_PROBLEMS),
+            **_problems(schemas, 400, 401, 408, 413, 415, 429, 503),
         },
+    }
+
+
+def _status(schemas: dict[str, Schema]) -> Schema:
+    return {
+        "operationId": "getMessage",
+        "summary": "What became of a message.",
+        "parameters": [
+            {
+                "name": "message_id",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "minLength": 1},
+            }
+        ],
+        "responses": {**_told(schemas), **_problems(schemas, 401, 404, 429, 503)},
+    }
+
+
+def _find(schemas: dict[str, Schema]) -> Schema:
+    def query(name: str, meaning: str, **more: Any) -> Schema:
+        return {
+            "name": name,
+            "in": "query",
+            "description": meaning,
+            "schema": {"type": "string"},
+            **more,
+        }
+
+    return {
+        "operationId": "findMessage",
+        "summary": "What became of the message that was sent under a key of yours.",
+        "parameters": [
+            query("idempotency_key", "The key that it was sent under.", required=True),
+            query(
+                "to",
+                "The phone number or e-mail address in its `to`, unless `to` has an id.",
+                examples={"phone": {"value": "+4915112345678"}},
+            ),
+            query("to_id", "The id in its `to`. Give one of the two."),
+        ],
+        "responses": {**_told(schemas), **_problems(schemas, 400, 401, 404, 429, 503)},
+    }
+
+
+def _told(schemas: dict[str, Schema]) -> dict[str, Schema]:
+    return {
+        "200": {
+            "description": "Its status and its story.",
+            "content": _json(_of(MessageStatus, schemas)),
+        }
     }
 
 

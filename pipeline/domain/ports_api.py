@@ -1,8 +1,12 @@
 """The shapes between the gateway's HTTP server and the stage that knows what a request is."""
 
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pipeline.domain.tracing import Headers
+
+if TYPE_CHECKING:
+    from pipeline.domain.message_status import Seen
 
 MAX_BATCH: Final = 1_000
 """Messages in one request."""
@@ -51,3 +55,29 @@ class MessageApi(Protocol):
             BadInput: the first rule that the message breaks.
         """
         ...
+
+    def message_id(
+        self, tenant: str, idempotency_key: str | None, to: str | None, to_id: str | None
+    ) -> str:
+        """The id of the message that has this key and goes to this person: an address, or the
+        caller's own id.
+
+        Raises:
+            BadInput: something is missing, or is no address.
+        """
+        ...
+
+
+class StoreAway(RuntimeError):
+    """The store of events does not answer; ask later."""
+
+
+Lookup = Callable[[str, str], Awaitable[list["Seen"]]]
+"""Tenant and message id to the message's events, by time. Raises StoreAway."""
+
+
+class Api(NamedTuple):
+    """What the server needs for the HTTP API."""
+
+    stage: MessageApi
+    lookup: Lookup

@@ -123,11 +123,19 @@ class Store:
     """The pipeline's tables in the database that `url` names; one thread at a time.
 
     `url` is a DSN as clickhouse-connect takes it: http(s)://user:password@host:port/database. It
-    connects when first used. `columns` are the names and types of an inserted row.
+    connects when first used. `columns` are the names and types of an inserted row; `answer_s` is
+    how long one answer may take.
     """
 
-    def __init__(self, url: str, columns: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        columns: Mapping[str, str] | None = None,
+        *,
+        answer_s: float = ANSWER_TIMEOUT_S,
+    ) -> None:
         self._url = url
+        self._answer_s = answer_s
         self._names = list(columns or {})
         self._types = list((columns or {}).values())
         self._open: Any = None
@@ -142,7 +150,7 @@ class Store:
         return clickhouse_connect.get_client(
             dsn=self._url,
             connect_timeout=CONNECT_TIMEOUT_S,
-            send_receive_timeout=ANSWER_TIMEOUT_S,
+            send_receive_timeout=self._answer_s,
             autogenerate_session_id=False,
             query_retries=0,
             client_name="delivery-pipeline",

@@ -15,7 +15,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from pipeline.domain.ports_api import MessageApi
+from pipeline.domain.ports_api import Api
 from pipeline.domain.webhooks import BODY_LIMIT, Receiver, Refusal, WebRequest
 from pipeline.runtime.clock import Clock
 from pipeline.runtime.codec import Codec
@@ -63,11 +63,11 @@ def run_gateway(
     stop: threading.Event,
     options: WebOptions | None = None,
     ready: Callable[[int], None] | None = None,
-    api: MessageApi | None = None,
+    api: Api | None = None,
 ) -> None:
     """Serves until `stop` is set, then finishes the requests in flight. Blocks.
 
-    `receive` is the stage's function with its configuration, `api` the stage of the HTTP API (none:
+    `receive` is the stage's function with its configuration, `api` what the HTTP API needs (none:
     there is no such API). `ready` is called with the port once requests are taken.
 
     Raises:
@@ -86,7 +86,7 @@ class _Server:
         receive: Receiver,
         clock: Clock,
         options: WebOptions,
-        api: MessageApi | None,
+        api: Api | None,
     ) -> None:
         self._topic = cluster.real(TOPIC)
         self._codec = codec
@@ -192,7 +192,7 @@ class _Server:
             async with asyncio.timeout(self._options.shutdown_s):
                 await self._in_hand.none()
                 if self._api is not None:
-                    await self._api.in_hand.none()
+                    await self._api.drained()
 
     async def _callback(self, request: web.Request) -> web.Response:
         if self._in_hand.count >= self._options.in_flight:

@@ -18,7 +18,8 @@ from pipeline.domain import api_keys, ids, tenancy
 from pipeline.domain.errors import BadInput
 from pipeline.domain.fields import too_many, wrong_type
 from pipeline.domain.ports_api import MAX_BATCH, Batch, Prepared
-from pipeline.domain.requests import MAX_REQUEST_BYTES, Request, World, read_request
+from pipeline.domain.recipients import read_recipient
+from pipeline.domain.requests import MAX_REQUEST_BYTES, Request, World, read_key, read_request
 from pipeline.domain.tracing import Headers
 
 LISTED: Final = "messages"
@@ -102,6 +103,38 @@ class HttpIntake:
             ids.message_id(tenant, recipient, idempotency_key),
             idempotency_key,
         )
+
+    def message_id(
+        self, tenant: str, idempotency_key: str | None, to: str | None, to_id: str | None
+    ) -> str:
+        """The id of the message that has this key and goes to this person: an address, or the
+        caller's own id.
+
+        Raises:
+            BadInput: something is missing, or is no address.
+        """
+        key = read_key(idempotency_key, "idempotency_key")
+        if key is None:
+            raise BadInput(
+                "idempotency_key", "it is missing", "give the key of the message", code="missing"
+            )
+        if (to is None) == (to_id is None):
+            raise BadInput(
+                "to",
+                "it takes one of to and to_id to know who the message goes to",
+                "give to_id when the message has to.id, else its phone or email as to",
+                code="missing",
+            )
+        asked: dict[str, str] = {}
+        if to_id is not None:
+            asked = {"id": to_id}
+        elif to is not None and "@" in to:
+            asked = {"email": to}
+        elif to is not None:
+            # A plus sign in a query is a space unless it was escaped; many forget that.
+            asked = {"phone": f"+{to[1:]}" if to.startswith(" ") else to}
+        person, _ = read_recipient(asked, self.world.phone, self.world.countries)
+        return ids.message_id(tenant, ids.key_of(self.pepper, tenant, person), key)
 
 
 def _in_time(request: Request, given: Mapping[str, Any], now: int) -> None:

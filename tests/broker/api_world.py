@@ -5,6 +5,7 @@ import http.client
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,16 @@ from confluent_kafka.admin import NewTopic
 
 from pipeline.domain.api_keys import ID_BYTES, SECRET_BYTES, ApiKey, make
 from pipeline.domain.outcomes import Emit, Inbound
+from pipeline.domain.ports_api import Api
 from pipeline.providers import PROVIDERS
+from pipeline.runtime.clickhouse import Store
 from pipeline.runtime.clock import BrokerClock
 from pipeline.runtime.codec import Codec
 from pipeline.runtime.kafka import Cluster
+from pipeline.runtime.message_events import MessageEvents
 from pipeline.runtime.web import WebOptions, run_gateway
 from pipeline.settings import load_config, sample_path
+from pipeline.stages import sink
 from pipeline.stages.accept import AcceptConfig, accept, world_of
 from pipeline.stages.gateway import GatewayConfig, receive
 from pipeline.stages.http_intake import HttpIntake
@@ -62,7 +67,32 @@ def topics(cluster: Cluster) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def serving(cluster: Cluster, **options: Any) -> Iterator["Caller"]:
+def store_of(url: str) -> Iterator[str]:
+    """The address of a database with the pipeline's tables, gone afterwards."""
+    name = "api_" + uuid.uuid4().hex[:10]
+    store = Store(f"{url.rstrip('/')}/{name}")
+    store.migrate()
+    try:
+        yield f"{url.rstrip('/')}/{name}"
+    finally:
+        store.command(f"DROP DATABASE IF EXISTS {name}")
+        store.close()
+
+
+def stored(url: str, *records: tuple[str, str, dict[str, Any]]) -> None:
+    """Puts records (topic, record's name, values; the codec fills in the rest) into the tables, as
+    the sink does."""
+    codec, store = Codec(), Store(url, sink.COLUMNS)
+    rows = []
+    for number, (topic, record, value) in enumerate(records):
+        whole = codec.decode_as(record, codec.encode(record, value))
+        rows.append(sink.to_row(Inbound(topic, 0, number, value["occurred_at"], None, whole), "t"))
+    store.insert("events", rows, uuid.uuid4().hex)
+    store.close()
+
+
+@contextlib.contextmanager
+def serving(cluster: Cluster, clickhouse: str = "", **options: Any) -> Iterator["Caller"]:
     """A gateway in this process and a caller of it. Fails when it does not stop in time."""
     stop, is_ready = threading.Event(), threading.Event()
     ports: list[int] = []
@@ -80,7 +110,7 @@ def serving(cluster: Cluster, **options: Any) -> Iterator["Caller"]:
             stop,
             WebOptions(port=0, **options),
             ready,
-            intake(),
+            Api(intake(), MessageEvents(clickhouse)),
         )
 
     thread = threading.Thread(target=run)

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from pipeline.commands.openapi import text
 from pipeline.domain.openapi import document
 from pipeline.runtime.kafka import Cluster
-from tests.broker.api_world import GOOD, Caller, serving, topics
+from tests.broker.api_world import GOOD, Caller, serving, store_of, topics
 
 EXAMPLES = 30
 
@@ -26,9 +26,9 @@ load_all_checks()
 
 
 @pytest.fixture(scope="module")
-def shop(kafka: str) -> Iterator[Caller]:
+def shop(kafka: str, clickhouse_url: str) -> Iterator[Caller]:
     cluster = Cluster(kafka, "openapi.")
-    with topics(cluster), serving(cluster) as caller:
+    with topics(cluster), store_of(clickhouse_url) as url, serving(cluster, url) as caller:
         yield caller
 
 
@@ -43,6 +43,9 @@ def test_what_is_served_is_the_document(shop: Caller):
     [
         ("sendMessages", POSITIVE, {202, 400}),
         ("sendMessages", NEGATIVE, {400}),
+        ("getMessage", POSITIVE, {404}),
+        ("findMessage", POSITIVE, {400}),
+        ("findMessage", NEGATIVE, {400}),
         ("getOpenApi", POSITIVE, {200}),
     ],
 )

@@ -166,6 +166,42 @@ def test_a_thousand_are_not_too_many():
     assert len(API.read(b'{"messages": [%s1]}' % (b"1," * (MAX_BATCH - 1))).items) == MAX_BATCH
 
 
+@pytest.mark.parametrize(
+    ("to", "asked"),
+    [
+        ({"phone": "+4915112345678"}, {"to": "+49 151 12345678"}),
+        ({"phone": "+4915112345678", "email": "a@example.com"}, {"to": " 4915112345678"}),
+        ({"email": "Ada@Example.com"}, {"to": "ada@example.com"}),
+        ({"id": "u-1", "phone": "+4915112345678"}, {"to_id": "u-1"}),
+    ],
+)
+def test_key_and_person_name_the_message(to: dict[str, str], asked: dict[str, str]):
+    one = prepared(to=to, idempotency_key="k")
+    both = {"to": None, "to_id": None, **asked}
+    assert API.message_id("shop", "k", **both) == one.message_id
+    assert API.message_id("bank", "k", **both) != one.message_id
+
+
+@pytest.mark.parametrize(
+    ("key", "to", "to_id", "field"),
+    [
+        (None, "+4915112345678", None, "idempotency_key"),
+        ("", "+4915112345678", None, "idempotency_key"),
+        ("k", None, None, "to"),
+        ("k", "+4915112345678", "u-1", "to"),
+        ("k", "12", None, "to.phone"),
+        ("k", "a@b", None, "to.email"),
+        ("k", None, "", "to.id"),
+    ],
+)
+def test_a_question_that_names_nobody_says_so(
+    key: str | None, to: str | None, to_id: str | None, field: str
+):
+    with pytest.raises(BadInput) as found:
+        API.message_id("shop", key, to, to_id)
+    assert found.value.field == field
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
