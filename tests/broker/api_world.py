@@ -1,8 +1,14 @@
-"""A gateway with its HTTP API on a real broker, and a caller."""
+"""A gateway with its HTTP API on a real broker, and a caller.
+
+As a program it is one such gateway: `python -m tests.broker.api_world BOOTSTRAP PREFIX PORT`; it
+prints `ready <port>`.
+"""
 
 import contextlib
 import http.client
 import json
+import signal
+import sys
 import threading
 import time
 import uuid
@@ -101,19 +107,9 @@ def serving(cluster: Cluster, clickhouse: str = "", **options: Any) -> Iterator[
         ports.append(port)
         is_ready.set()
 
-    def run() -> None:
-        run_gateway(
-            cluster,
-            Codec(),
-            partial(receive, config=GatewayConfig({}, PROVIDERS)),
-            BrokerClock(),
-            stop,
-            WebOptions(port=0, **options),
-            ready,
-            Api(intake(), MessageEvents(clickhouse)),
-        )
-
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(
+        target=run, args=(cluster, clickhouse, stop, ready, WebOptions(port=0, **options))
+    )
     thread.start()
     try:
         assert is_ready.wait(10)
@@ -122,6 +118,26 @@ def serving(cluster: Cluster, clickhouse: str = "", **options: Any) -> Iterator[
         stop.set()
         thread.join(12)
         assert not thread.is_alive()
+
+
+def run(
+    cluster: Cluster,
+    clickhouse: str,
+    stop: threading.Event,
+    ready: Callable[[int], None],
+    options: WebOptions,
+) -> None:
+    """A gateway until `stop`."""
+    run_gateway(
+        cluster,
+        Codec(),
+        partial(receive, config=GatewayConfig({}, PROVIDERS)),
+        BrokerClock(),
+        stop,
+        options,
+        ready,
+        Api(intake(), MessageEvents(clickhouse)),
+    )
 
 
 @dataclass(frozen=True)
@@ -221,3 +237,19 @@ def together(*calls: Callable[[], Answer]) -> list[Answer]:
         thread.join(30)
     assert len(found) == len(calls)
     return found
+
+
+def main(bootstrap: str, prefix: str, port: str) -> None:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    run(
+        Cluster(bootstrap, prefix),
+        "",
+        stop,
+        lambda found: print("ready", found, flush=True),
+        WebOptions(port=int(port)),
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
