@@ -44,9 +44,18 @@ _INSERT_SETTINGS: Final[Mapping[str, Any]] = {
     "max_insert_threads": 1,
     "max_threads": 1,
     "max_partitions_per_insert_block": 1,
+    # The rates are of one mind with the rows, or the INSERT has failed (`complete_rates`).
+    "materialized_views_ignore_errors": 0,
+    "parallel_view_processing": 0,
 }
 _NEWER_SETTINGS: Final[Mapping[str, Any]] = {"deduplicate_insert": "enable"}
 """Sent to servers that know them; they would overrule the older ones otherwise."""
+
+_RATES: Final = (
+    "tenant, message_id, kind, origin, channel, provider, country, priority, status, accepted_at,"
+    " latency_ms, source_topic, source_partition, source_offset"
+)
+"""The columns of `rates_feed`."""
 
 _FILE: Final = re.compile(r"([0-9]{3})_[a-z_]+\.sql")
 _MIGRATIONS: Final = """
@@ -234,6 +243,26 @@ class Store:
             {"ids": sorted(set(topic_ids)), "days": POSITIONS_DAYS},
         )
         return {(topic_id, part): last + 1 for topic_id, part, last in rows}
+
+    def complete_rates(self, topic_ids: Sequence[str]) -> None:
+        """Feeds the rates with the newest INSERT of each partition once more. Rows and rates are
+        not one write: what broke the INSERT off may have left rows that no rate knows. Rates are
+        sets of ids, so whatever they know already changes nothing.
+
+        Raises:
+            Unavailable
+        """
+        where = (
+            "_topic_id IN {ids:Array(String)}"
+            " AND _appended_at >= now64(3, 'UTC') - toIntervalDay({days:UInt32})"
+        )
+        self.command(
+            f"INSERT INTO rates_feed ({_RATES}) SELECT {_RATES} FROM events WHERE {where}"  # noqa: S608 - constants
+            " AND (_topic_id, _partition, _inserted_at) IN"
+            f" (SELECT _topic_id, _partition, max(_inserted_at) FROM events WHERE {where}"
+            " GROUP BY _topic_id, _partition)",
+            {"ids": sorted(set(topic_ids)), "days": POSITIONS_DAYS},
+        )
 
     def insert(self, table: str, rows: Sequence[Sequence[Any]], token: str) -> None:
         """One INSERT: after it returned, every row is there.

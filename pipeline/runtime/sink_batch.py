@@ -93,8 +93,9 @@ class Batch:
     def _insert(self, rows: list[Row]) -> int:
         """Tries until every row is there, or its partition is somebody else's.
 
-        After an answer that did not come, the positions say what is there. Should the server have
-        remembered the token without the rows, they show that too, and another token is taken.
+        After an answer that did not come, the positions say what is there, and the rates are fed
+        with it. Should the server have remembered the token without the rows, the positions show
+        that too, and another token is taken.
         """
         tries = 0
         stored = 0
@@ -102,6 +103,7 @@ class Batch:
             started = self._clock.monotonic()
             try:
                 if tries:
+                    self._store.complete_rates([row[TOPIC_ID] for row in rows])
                     left = self._missing(rows)
                     stored += len(rows) - len(left)
                     rows = left

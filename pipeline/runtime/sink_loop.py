@@ -185,7 +185,9 @@ class SinkLoop:
                 self._store.migrate()
                 self._ready = True
             self._ids.update(self._topic_ids({topic for topic, _ in parts}))
-            found = self._store.positions([self._ids[topic] for topic, _ in parts])
+            topic_ids = [self._ids[topic] for topic, _ in parts]
+            found = self._store.positions(topic_ids)
+            self._store.complete_rates(topic_ids)  # the last owner may have died in an INSERT
         except (Unavailable, KafkaException) as error:
             self._place_tries += 1
             self.waited += 1

@@ -268,15 +268,17 @@ def test_every_question_of_the_document_has_an_answer(
     made: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = Path("docs/sql.md").read_text(encoding="utf-8")
-    questions = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
-    assert len(questions) == 6
+    questions = re.findall(r"```sql\n(SELECT.*?)```", text, re.DOTALL)
+    questions += [Path("docs", name).read_text() for name in re.findall(r"\((sql/\S+)\)", text)]
+    assert len(questions) == 11
     for question in questions:
         status = sql(question, as_json=True)
         said = capsys.readouterr()
         assert (status, said.err) == (0, ""), question
         assert isinstance(json.loads(said.out), list)
     kinds = {kind_of(topic.name) for topic in CATALOGUE.inputs("sink")}
-    rows = re.findall(r"^\| ([a-z_, ]+) \|", text, re.MULTILINE)
+    events = text.partition("## `events_unique`")[2]
+    rows = re.findall(r"^\| ([a-z_, ]+) \|", events, re.MULTILINE)
     named = {name for row in rows for name in row.split(", ")} - {"kind"}
     assert named == kinds | {UNREADABLE}
 
