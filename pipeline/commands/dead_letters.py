@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 import sys
 import time
 from collections import Counter
@@ -16,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.commands.connections import UNABLE, codec_of, reader_of
+from pipeline.commands.moments import read_moment
 from pipeline.domain.errors import BadInput, ErrorClass, Undecodable
 from pipeline.domain.outcomes import Inbound
 from pipeline.domain.records import DeadLetter
 from pipeline.runtime.reader import Unreachable
 from pipeline.runtime.registry import RegistryRefused, RegistryUnavailable
 from pipeline.settings import Settings, load_settings
-from pipeline.topology import duration_ms
 
 app = App(name="dead-letters", help="See what could not be processed, and why.")
 
@@ -87,7 +86,7 @@ def list_(
             known = ", ".join(ErrorClass)
             raise BadInput("--class", f"{error_class!r} is no class", f"choose one of {known}")
         wanted = Wanted(
-            since=read_since(since, int(time.time() * 1000)),
+            since=read_moment(since, int(time.time() * 1000), "--since"),
             channel=channel,
             error_class=error_class,
             reason=reason,
@@ -186,28 +185,6 @@ def _unreadable(record: Inbound, error: Undecodable) -> DeadLetter:
         "raw_key": record.key,
         "raw_value": record.value,
     }
-
-
-def read_since(text: str, now: int) -> int:
-    """A time in the past, in milliseconds since the epoch; 0 for an empty text.
-
-    Raises:
-        BadInput: it is neither a span nor a date.
-    """
-    if not text:
-        return 0
-    if re.fullmatch(r"[0-9]+[smhd]", text):
-        try:
-            return now - duration_ms(text)
-        except ValueError:
-            pass
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInput(
-            "--since", f"{text!r} is no time", "give 90m, 24h, 7d or 2026-01-31T10:00"
-        ) from None
-    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:

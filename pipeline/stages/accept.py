@@ -54,7 +54,8 @@ PHONES_REMEMBERED: Final = 65_536
 _AVRO: Final = (0xC3, 0x00)  # first byte of single-object encoding and of a registry's framing
 _NOTHING: Final = {"null_value", "empty_value"}
 _DEFAULT_PRIORITY: Final = MappingProxyType({"intake.bulk": "bulk"})
-_COUNTRIES: Final = frozenset(phonenumbers.SUPPORTED_REGIONS)
+COUNTRIES: Final = frozenset(phonenumbers.SUPPORTED_REGIONS)
+"""Country codes that a recipient may have."""
 
 Decode = Callable[[bytes], tuple[str, dict[str, Any]]]
 
@@ -85,7 +86,7 @@ class AcceptConfig:
 
 def world_of(policy: Policy, channels: Collection[str] = tuple(CHANNELS)) -> World:
     """What requests are judged against, here and wherever they come in."""
-    return World(policy, read_phone, channels, _COUNTRIES)
+    return World(policy, read_phone, channels, COUNTRIES)
 
 
 def accept(record: Inbound, config: AcceptConfig) -> list[Answer]:
@@ -135,7 +136,7 @@ def read_phone(text: str, country: str | None) -> Phone | None:
     region = phonenumbers.region_code_for_number(number)
     return Phone(
         phonenumbers.format_number(number, PhoneNumberFormat.E164),
-        region if region in _COUNTRIES else "",
+        region if region in COUNTRIES else "",
     )
 
 

@@ -5,12 +5,9 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline.commands.dead_letters import Wanted, list_, read_since, summary, whole
-from pipeline.domain.errors import BadInput
+from pipeline.commands.dead_letters import Wanted, list_, summary, whole
 from pipeline.domain.records import DeadLetter
 from pipeline.topology import resource
-
-NOW = 1_767_225_700_000
 
 
 def sample(name: str) -> DeadLetter:
@@ -40,26 +37,6 @@ EXHAUSTED, UNREADABLE = sample("exhausted.json"), sample("unreadable.json")
 )
 def test_a_filter_keeps_what_it_names(wanted: Wanted, fits: tuple[bool, bool]) -> None:
     assert (wanted.fits(EXHAUSTED), wanted.fits(UNREADABLE)) == fits
-
-
-@pytest.mark.parametrize(
-    ("text", "at"),
-    [
-        ("", 0),
-        ("90m", NOW - 90 * 60_000),
-        ("7d", NOW - 7 * 86_400_000),
-        ("2026-01-01", 1_767_225_600_000),
-        ("2026-01-01T01:00+01:00", 1_767_225_600_000),
-    ],
-)
-def test_since_is_a_span_or_a_date(text: str, at: int) -> None:
-    assert read_since(text, NOW) == at
-
-
-@pytest.mark.parametrize("text", ["yesterday", "0m", "5 minutes", "-3h", "2026-13-01"])
-def test_since_that_is_neither_is_refused_with_the_cure(text: str) -> None:
-    with pytest.raises(BadInput, match="--since: .*; give 90m"):
-        read_since(text, NOW)
 
 
 def test_the_list_shows_no_content_and_no_bytes() -> None:
