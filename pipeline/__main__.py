@@ -14,7 +14,7 @@ COMMANDS: Final = {
     "audit": "Compare fallback's ledger, Kafka and ClickHouse.",
     "sql": "Ask ClickHouse: a SELECT over events and messages.",
     "report": "Delivery, funnel, fallback, latency, errors, cost: tables, charts, one HTML file.",
-    "dead-letters": "List and show what could not be processed or delivered.",
+    "dead-letters": "List, show and replay what could not be processed or delivered.",
     "topics": "Compare the cluster with topics.yaml, and create what it lacks.",
     "keys": "Make a key for the HTTP API.",
     "openapi": "Print the OpenAPI document of the HTTP API.",

@@ -7,7 +7,6 @@ in the ledger, and every settled one must have its outcome.
 
 import json
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rich.table import Table
 
 from pipeline.commands import books
 from pipeline.commands.books import Compared, Place, Problem, Report
+from pipeline.commands.caught_up import await_sink
 from pipeline.commands.connections import UNABLE, Unable, codec_of, reader_of, store_of
 from pipeline.domain.errors import BadInput, Undecodable
 from pipeline.domain.outcomes import Inbound
@@ -39,7 +39,6 @@ BAD: Final = 1
 CHANGELOG: Final = "fallback.changelog"
 LEDGER: Final = b"ledger"
 WAIT_S: Final = 30.0
-_POLL_S: Final = 0.2
 
 Say = Callable[[str], None]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
@@ -109,7 +108,7 @@ class _Audit:
         self._ids = self._reader.topic_ids(self._topics)
         before = self._books(states=full)
         ranges = self._reader.ranges(self._topics)
-        report.behind = self._await_sink(ranges, wait)
+        report.behind = await_sink(self._reader, ranges, wait, self._say)
         repeated = self._compare(ranges, full=full)
         after = self._books(states=False)
         self._balance(before, after, ranges, repeated)
@@ -148,19 +147,6 @@ class _Audit:
             return self._codec.decode_as(record, found.value)
         except Undecodable as error:
             raise Unable(f"{found.topic}[{found.partition}]@{found.offset}: {error}") from error
-
-    def _await_sink(self, ranges: Mapping[Place, Range], wait: float) -> dict[Place, int]:
-        """Waits until the sink has stored what stood in the topics; what it has not, by place."""
-        until = time.monotonic() + wait
-        places = list(ranges)
-        while True:
-            at = self._reader.committed("sink", places)
-            behind = {p: ranges[p][1] - at[p] for p in places if at[p] < ranges[p][1]}
-            behind = {p: n for p, n in behind.items() if ranges[p][0] < ranges[p][1]}
-            if not behind or time.monotonic() > until:
-                return behind
-            self._say(f"waiting for the sink: {sum(behind.values())} offsets to go")
-            time.sleep(_POLL_S)
 
     def _rows(self, condition: str) -> list[tuple[Any, ...]]:
         """Unique events by topic and partition, of the topics as they are now."""

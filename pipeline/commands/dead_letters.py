@@ -1,60 +1,45 @@
-"""`pipeline dead-letters`: what could not be processed or had no step left, read from its topic."""
+"""`pipeline dead-letters`: what could not be processed or had no step left, read from its topic, and
+sent again."""
 
 import base64
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from pipeline.commands.connections import UNABLE, codec_of, reader_of
+from pipeline.commands.connections import UNABLE, Unable
+from pipeline.commands.letters import Heard, Wanted, find, letters
 from pipeline.commands.moments import read_moment
-from pipeline.domain.errors import BadInput, ErrorClass, Undecodable
-from pipeline.domain.outcomes import Inbound
+from pipeline.commands.replay import LIMIT, Replayed
+from pipeline.commands.replay import run as run_replay
+from pipeline.domain.errors import BadInput, ErrorClass
 from pipeline.domain.records import DeadLetter
+from pipeline.domain.replays import WHY
+from pipeline.runtime.clickhouse import Unavailable
 from pipeline.runtime.reader import Unreachable
 from pipeline.runtime.registry import RegistryRefused, RegistryUnavailable
-from pipeline.settings import Settings, load_settings
+from pipeline.settings import load_settings
 
-app = App(name="dead-letters", help="See what could not be processed, and why.")
+app = App(name="dead-letters", help="See what could not be processed, and why; send it again.")
 
 OK: Final = 0
 BAD: Final = 1
-TOPIC: Final = "dead-letter"
+SHOWN: Final = 20
+"""Replays that are named on the screen."""
+
 _COLUMNS: Final = ("id", "when", "stage", "trouble", "reason", "class", "channel", "message")
 
 Json = Annotated[bool, Parameter(name="--json", negative="")]
-Heard = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which dead letters; empty texts mean any. `since` in milliseconds since the epoch."""
-
-    since: int = 0
-    channel: str = ""
-    error_class: str = ""
-    reason: str = ""
-    category: str = ""
-    tenant: str = ""
-
-    def fits(self, letter: DeadLetter) -> bool:
-        """Whether it is one of these; a reason is found anywhere in the letter's."""
-        return (
-            letter["occurred_at"] >= self.since
-            and self.channel in {"", letter["channel"]}
-            and self.error_class in {"", letter["error_class"] or ""}
-            and self.category in {"", letter["category"]}
-            and self.tenant in {"", letter["tenant"]}
-            and self.reason.lower() in letter["reason"].lower()
-        )
 
 
 @app.command(name="list")
@@ -82,17 +67,7 @@ def list_(
         as_json: For programs; all of them, without content.
     """
     try:
-        if error_class and error_class not in set(ErrorClass):
-            known = ", ".join(ErrorClass)
-            raise BadInput("--class", f"{error_class!r} is no class", f"choose one of {known}")
-        wanted = Wanted(
-            since=read_moment(since, int(time.time() * 1000), "--since"),
-            channel=channel,
-            error_class=error_class,
-            reason=reason,
-            category=category,
-            tenant=tenant,
-        )
+        wanted = _wanted(since, channel, error_class, reason, category, tenant)
         found = sorted(
             find(load_settings(), wanted, _progress(as_json)),
             key=lambda letter: -letter["occurred_at"],
@@ -132,59 +107,88 @@ def show(dead_letter_id: str, /, *, as_json: Json = False) -> int:
     return OK
 
 
+@app.command
+def replay(
+    *names: str,
+    since: str = "",
+    channel: str = "",
+    error_class: Annotated[str, Parameter(name="--class")] = "",
+    reason: str = "",
+    category: str = "",
+    tenant: str = "",
+    limit: int = LIMIT,
+    dry_run: Annotated[bool, Parameter(name="--dry-run", negative="")] = False,
+    in_doubt: Annotated[bool, Parameter(name="--in-doubt", negative="")] = False,
+    as_json: Json = False,
+) -> int:
+    """Send dead letters again, each as a new message that names the one it replays.
+
+    Left out is what has expired, was delivered since, was replayed before, may have been sent
+    although it must be sent at most once, or holds no message. Running it twice sends nothing
+    twice. Exit status 1: no dead letter fits.
+
+    Args:
+        names: Ids of dead letters or of their messages; all that fit the options when left out.
+        since: For example 90m, 24h, 7d or 2026-01-31T10:00 (UTC); all that are kept when empty.
+        channel: Of this channel only.
+        error_class: Of this class only: transient, provider, recipient ...
+        reason: Whose reason has this text in it.
+        category: Of this kind of trouble only, as the list shows it.
+        tenant: Of this tenant only.
+        limit: How many to replay at most.
+        dry_run: Only say what would be replayed.
+        in_doubt: Also what may have reached the person (an unknown answer, on_doubt wait).
+        as_json: For programs.
+    """
+    console = Console(stderr=True, highlight=False)
+    try:
+        if limit < 1:
+            raise BadInput("--limit", f"{limit} is no count", "give 1 or more")
+        wanted = _wanted(since, channel, error_class, reason, category, tenant, frozenset(names))
+        settings = load_settings()
+        with _bar(console, as_json=as_json) as bar:
+            found = run_replay(
+                settings,
+                letters(settings, wanted, bar.heard, bar.total),
+                limit=limit,
+                dry_run=dry_run,
+                in_doubt=in_doubt,
+                say=bar.say,
+            )
+    except (*_CANNOT, Unable, Unavailable) as error:
+        print(f"pipeline dead-letters: {error}", file=sys.stderr)
+        return UNABLE
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        _show_replayed(found)
+    return OK if found.fitting else BAD
+
+
 _CANNOT: Final = (BadInput, Unreachable, RegistryRefused, RegistryUnavailable)
 
 
-def find(settings: Settings, wanted: Wanted, heard: Heard = lambda _: None) -> Iterator[DeadLetter]:
-    """The dead letters in the topic that fit; one that came again under its own id once.
-
-    Raises:
-        BadInput, Unreachable, RegistryUnavailable: the topic cannot be read.
-    """
-    codec = codec_of(settings)
-    seen: set[str] = set()
-    with reader_of(settings) as reader:
-        ranges = reader.ranges([TOPIC])
-        if wanted.since:
-            # a letter is appended after what it tells of
-            ranges = reader.since(ranges, wanted.since)
-        for record in reader.read(ranges, heard):
-            try:
-                letter: Any = codec.decode_as("DeadLetter", record.value)
-            except Undecodable as error:
-                letter = _unreadable(record, error)
-            if letter["dead_letter_id"] not in seen and wanted.fits(letter):
-                seen.add(letter["dead_letter_id"])
-                yield letter
-
-
-def _unreadable(record: Inbound, error: Undecodable) -> DeadLetter:
-    """A dead letter that is itself no record: it is shown like the others."""
-    return {
-        "record_version": 1,
-        "dead_letter_id": f"{record.topic}:{record.partition}:{record.offset}",
-        "tenant": "",
-        "message_id": None,
-        "recipient_key": None,
-        "stage": "",
-        "category": "undecodable",
-        "reason": error.code,
-        "error_class": None,
-        "detail": error.detail,
-        "channel": "",
-        "provider": "",
-        "priority": "",
-        "occurred_at": record.timestamp,
-        "source": {
-            "topic": record.topic,
-            "partition": record.partition,
-            "offset": record.offset,
-        },
-        "message": None,
-        "attempts": [],
-        "raw_key": record.key,
-        "raw_value": record.value,
-    }
+def _wanted(
+    since: str,
+    channel: str,
+    error_class: str,
+    reason: str,
+    category: str,
+    tenant: str,
+    names: frozenset[str] = frozenset(),
+) -> Wanted:
+    if error_class and error_class not in set(ErrorClass):
+        known = ", ".join(ErrorClass)
+        raise BadInput("--class", f"{error_class!r} is no class", f"choose one of {known}")
+    return Wanted(
+        since=read_moment(since, int(time.time() * 1000), "--since"),
+        channel=channel,
+        error_class=error_class,
+        reason=reason,
+        category=category,
+        tenant=tenant,
+        names=names,
+    )
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:
@@ -263,3 +267,45 @@ def _progress(as_json: bool) -> Heard:
         console.print(f"{read} records read", end="\r")
 
     return heard
+
+
+def _show_replayed(found: Replayed) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if not found.fitting:
+        console.print("No dead letter fits; nothing was replayed.")
+        return
+    word = "would be replayed" if found.dry_run else "replayed"
+    shown = found.messages[:SHOWN]
+    for letter, message, again in shown:
+        console.print(f"{letter}: {message} as {again}")
+    if len(found.messages) > len(shown):
+        console.print(f"{len(found.messages) - len(shown)} more; --json names all")
+    console.print(f"{found.fitting} dead letters fit; {len(found.messages)} {word}")
+    for verdict, count in found.refused.most_common():
+        console.print(f"{count} {WHY[verdict]}")
+    if found.limited:
+        console.print("There are more behind the limit; run it again, or raise --limit.")
+
+
+@dataclass(slots=True)
+class _Bar:
+    """A progress bar on a person's terminal."""
+
+    progress: Progress
+    task: TaskID
+
+    def total(self, offsets: int) -> None:
+        self.progress.update(self.task, total=offsets)
+
+    def heard(self, more: int) -> None:
+        self.progress.advance(self.task, more)
+
+    def say(self, text: str) -> None:
+        self.progress.update(self.task, description=text)
+
+
+@contextmanager
+def _bar(console: Console, *, as_json: bool) -> Iterator[_Bar]:
+    shown = not as_json and console.is_terminal
+    with Progress(console=console, transient=True, disable=not shown) as progress:
+        yield _Bar(progress, progress.add_task("reading dead letters", total=None))

@@ -67,6 +67,11 @@ def message_id_of_record(cluster: str, topic: str, partition: int, offset: int) 
     return _named("record", cluster, topic, partition, offset)
 
 
+def replay_id(dead_letter: str) -> str:
+    """The id of the message that replays a dead letter."""
+    return _named("replay", dead_letter)
+
+
 def command_id(message: str, step: int, try_no: int) -> str:
     """The id of one step's try, as it is handed to dispatch."""
     return _named("command", message, step, try_no)

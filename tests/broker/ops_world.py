@@ -5,9 +5,9 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -31,6 +31,7 @@ class OpsWorld:
 
     loops: LoopWorld
     url: str
+    _commands: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """The answer of the database."""
@@ -63,14 +64,12 @@ class OpsWorld:
     def command(self, message_id: str, step: int = 0) -> dict[str, Any]:
         """Fallback's last command for a step of the message, as soon as it is there."""
 
-        def found() -> list[dict[str, Any]]:
-            return [
-                command
-                for command in self.loops.commands()
-                if command["message_id"] == message_id and command["step"] == step
-            ]
+        def found() -> dict[str, Any] | None:
+            if (message_id, step) not in self._commands:
+                self._commands |= {(c["message_id"], c["step"]): c for c in self.loops.commands()}
+            return self._commands.get((message_id, step))
 
-        return until(found, 20)[-1]
+        return cast(dict[str, Any], until(found, 20))
 
     def answer(self, command: Mapping[str, Any], kind: str, **changes: Any) -> None:
         """Writes dispatch's word on a command."""
@@ -95,6 +94,15 @@ class OpsWorld:
             f" AND kind = '{kind}'"
         )
         return int(count)
+
+    def forget(self, message_id: str) -> None:
+        """Takes the message's rows out of the database."""
+        store = Store(self.url)
+        store.command(
+            f"ALTER TABLE events DELETE WHERE message_id = '{message_id}'"
+            " SETTINGS mutations_sync = 1"
+        )
+        store.close()
 
     def await_row(self, message_id: str, kind: str) -> None:
         """Waits until the sink has stored it."""

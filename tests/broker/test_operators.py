@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from pipeline.commands.dead_letters import replay
 from pipeline.commands.trace import trace
+from pipeline.domain.handovers import blank_attempt
 from tests.broker.ops_world import TENANT, OpsWorld, ops_world
 from tests.waiting import until
 
+SMS = {"channel": "sms", "window_s": None, "success": None}
+VOICE = {**SMS, "channel": "voice"}
 Said = pytest.CaptureFixture[str]
 
 
@@ -26,6 +30,12 @@ def told(capsys: Said) -> Any:
     said = capsys.readouterr()
     assert said.err == ""
     return json.loads(said.out)
+
+
+def attempt(command: Any, **changes: Any) -> Any:
+    """A hand-over that a provider refused."""
+    found = blank_attempt(command["command_id"], "p", 0)
+    return {**found, "result": "refused", "error_class": "provider", **changes}
 
 
 def test_trace_tells_what_an_open_message_waits_for_and_until_when(
@@ -84,3 +94,84 @@ def test_trace_of_what_is_not_there_says_so(
     assert "KAFKA_BOOTSTRAP_SERVERS: it is not set" in guessed["notes"][0]
     monkeypatch.setenv("CLICKHOUSE_URL", "http://127.0.0.1:9/x")
     assert trace(name) == 2
+
+
+def test_replay_sends_again_what_still_matters_and_nothing_twice(
+    pipeline: OpsWorld, capsys: Said
+) -> None:
+    """Five messages failed for good: one only a voice call could have reached, one was reached by
+    a late receipt, one expires, one is in doubt, and one is to be sent again."""
+    soon = pipeline.now() + 5_000
+    asked = {
+        "again": pipeline.accept(10, route=[SMS]),
+        "late": pipeline.accept(11, route=[SMS]),
+        "expired": pipeline.accept(12, route=[SMS], deadline=soon),
+        "doubt": pipeline.accept(13, route=[SMS]),
+        "voice": pipeline.accept(14, route=[VOICE]),
+    }
+    name = {which: message["message_id"] for which, message in asked.items()}
+    for which, message_id in name.items():
+        command = pipeline.command(message_id)
+        doubt = which == "doubt"
+        tried = attempt(command, in_doubt=doubt)
+        pipeline.answer(command, "failed", error_class="provider", code="x", attempts=[tried])
+    for message_id in name.values():
+        pipeline.await_row(message_id, "dead_letter")
+    late = pipeline.command(name["late"])
+    pipeline.answer(late, "delivered", origin="receipts", provider_message_id="theirs")
+    pipeline.await_row(name["late"], "late_receipts")
+    until(lambda: pipeline.now() > soon, 10)
+
+    wanted: Any = {"since": "5m", "channel": "sms", "error_class": "provider", "as_json": True}
+    assert replay(**wanted, dry_run=True) == 0
+    planned = told(capsys)
+    assert replay(**wanted) == 0
+    done = told(capsys)
+    assert done["fitting"] == 4
+    assert done["refused"] == {"delivered": 1, "expired": 1, "in_doubt": 1}
+    assert [message["replay_of"] for message in done["messages"]] == [name["again"]]
+    assert {**planned, "dry_run": False} == done
+
+    again = done["messages"][0]["message_id"]
+    command = pipeline.command(again)
+    assert command["address"] == asked["again"]["to"]["phone"]
+    assert command["content"] == asked["again"]["content"]
+    pipeline.answer(command, "dispatched", result="accepted")
+    pipeline.answer(command, "delivered", origin="receipts", provider_message_id="ours")
+    pipeline.await_row(again, "outcomes")
+    found = f"SELECT status, replay_of FROM events_unique WHERE message_id = '{again}'"
+    assert pipeline.ask(f"{found} AND kind = 'outcomes'") == [("delivered", name["again"])]
+
+    # a second time, and by name: known by ClickHouse
+    assert replay(**wanted) == 0
+    second = told(capsys)
+    assert second["messages"] == []
+    assert second["refused"] == {"replayed": 1, "delivered": 1, "expired": 1, "in_doubt": 1}
+    # and by fallback, when ClickHouse does not say so
+    pipeline.forget(again)
+    assert replay(name["again"], as_json=True) == 0
+    assert told(capsys)["messages"][0]["message_id"] == again
+    pipeline.await_row(again, "accepted")
+    assert len([c for c in pipeline.loops.commands() if c["message_id"] == again]) == 1
+
+    assert trace(name["again"], as_json=True) == 0
+    assert told(capsys)["replayed_as"] == [again]
+    assert trace(again) == 0
+    assert f"a replay of {name['again']}" in capsys.readouterr().out
+
+
+def test_replay_of_nothing_says_so_and_of_many_stops_at_the_limit(
+    pipeline: OpsWorld, capsys: Said
+) -> None:
+    assert replay("no-such-letter") == 1
+    assert "No dead letter fits; nothing was replayed." in capsys.readouterr().out
+    names = [pipeline.accept(20 + number)["message_id"] for number in range(3)]
+    for message_id in names:
+        for step in (0, 1):
+            pipeline.answer(pipeline.command(message_id, step), "failed", error_class="channel")
+    for message_id in names:
+        pipeline.await_row(message_id, "dead_letter")
+    assert replay(error_class="channel", limit=2, dry_run=True) == 0
+    said = capsys.readouterr().out
+    assert "2 dead letters fit; 2 would be replayed" in said
+    assert "There are more behind the limit" in said

@@ -5,7 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline.commands.dead_letters import Wanted, list_, summary, whole
+from pipeline.commands.dead_letters import list_, replay, summary, whole
+from pipeline.commands.letters import Wanted
 from pipeline.domain.records import DeadLetter
 from pipeline.topology import resource
 
@@ -33,6 +34,9 @@ EXHAUSTED, UNREADABLE = sample("exhausted.json"), sample("unreadable.json")
         (Wanted(reason="schema"), (False, True)),
         (Wanted(category="undecodable"), (False, True)),
         (Wanted(tenant="acme"), (True, False)),
+        (Wanted(names=frozenset({EXHAUSTED["dead_letter_id"]})), (True, False)),
+        (Wanted(names=frozenset({str(EXHAUSTED["message_id"]), "x"})), (True, False)),
+        (Wanted(names=frozenset({"x"})), (False, False)),
     ],
 )
 def test_a_filter_keeps_what_it_names(wanted: Wanted, fits: tuple[bool, bool]) -> None:
@@ -58,3 +62,5 @@ def test_show_has_everything_and_bytes_as_text_where_they_are_text() -> None:
 def test_an_unknown_class_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert list_(error_class="bad") == 2
     assert "--class: 'bad' is no class; choose one of transient" in capsys.readouterr().err
+    assert replay(limit=0) == 2
+    assert "--limit: 0 is no count; give 1 or more" in capsys.readouterr().err
