@@ -1,63 +1,71 @@
 """`pipeline check FILE`: whether a file of providers, routes and policies is right."""
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.commands.fleet import SIMULATOR_SECRET, SIMULATOR_URL
 from pipeline.domain.errors import BadInput
 from pipeline.providers import PROVIDERS
-from pipeline.settings import Config, load_config, load_settings
+from pipeline.settings import Config, check_config, load_settings
+from pipeline.settings.document import Misplaced
 
 app = App(name="check", help="Say whether a file of providers, routes and policies is right.")
 
+OK: Final = 0
 BAD: Final = 1
 UNABLE: Final = 2
 
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+
 
 @app.default
-def check(file: Path | None = None, /) -> int:
-    """Read the file as a stage would, and show what it means.
+def check(file: Path | None = None, /, *, as_json: Json = False) -> int:
+    """Read the file as a stage would: show what it means, or every mistake in it, a line each with
+    file, line, field, cause and cure.
 
-    Exit status 1: it is wrong, and the text says where and how to mend it.
+    Exit status 1: something in it is wrong; 2: there is no file to read.
 
     Args:
         file: The file; without it the one that PIPELINE_CONFIG names.
+        as_json: For programs.
     """
     try:
         settings = load_settings(running=False)
+        path = file or settings.config
+        if path is None:
+            raise BadInput("FILE", "none is given", "name a file, or set PIPELINE_CONFIG to one")
+        # The simulated provider's address is made by `pipeline up`; here any will do.
+        stand_ins = {SIMULATOR_URL: "http://127.0.0.1:8090", SIMULATOR_SECRET: "whsec_" + "A" * 32}
+        config, problems = check_config(
+            path, settings.gateway_url, {**stand_ins, **os.environ}, PROVIDERS
+        )
     except BadInput as error:
         print(f"pipeline check: {error}", file=sys.stderr)
         return UNABLE
-    path = file or settings.config
-    if path is None:
-        print("pipeline check: name a file, or set PIPELINE_CONFIG to one", file=sys.stderr)
-        return UNABLE
-    # The simulated provider's address is made by `pipeline up`; here any will do.
-    stand_ins = {SIMULATOR_URL: "http://127.0.0.1:8090", SIMULATOR_SECRET: "whsec_" + "A" * 32}
-    try:
-        config = load_config(path, settings.gateway_url, {**stand_ins, **os.environ})
-        _adapters(config)
-    except BadInput as error:
-        print(f"pipeline check: {error}", file=sys.stderr)
-        return BAD
-    _show(path, config)
-    return 0
+    if as_json:
+        print(json.dumps({"file": str(path), "problems": [_as_dict(one) for one in problems]}))
+    elif config is not None:
+        _show(path, config)
+    for problem in () if as_json else problems:
+        print(problem, file=sys.stderr)
+    return BAD if problems else OK
 
 
-def _adapters(config: Config) -> None:
-    for account in config.accounts.values():
-        if account.adapter not in PROVIDERS:
-            raise BadInput(
-                f"providers.{account.name}.adapter",
-                f"there is no adapter {account.adapter!r}",
-                f"use one of {', '.join(sorted(PROVIDERS))}",
-            )
+def _as_dict(problem: Misplaced) -> dict[str, str | int]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "field": problem.path,
+        "cause": problem.cause,
+        "cure": problem.cure,
+    }
 
 
 def _show(path: Path, config: Config) -> None:

@@ -71,11 +71,15 @@ def _hangs(number: int) -> None:
 def _work(stage: str, slot: int, stop: threading.Event, *, static: bool) -> int:
     # Late, so that a signal during the second that this takes is not missed.
     from pipeline.app import run_stage
+    from pipeline.providers import PROVIDERS
     from pipeline.settings import load_config, load_settings
 
     settings = load_settings()
     config = load_config(
-        _config_file(settings.config), settings.gateway_url, _environment(settings.data_dir)
+        _config_file(settings.config),
+        settings.gateway_url,
+        _environment(settings.data_dir),
+        PROVIDERS,
     )
     try:
         run_stage(stage, slot, settings, config, stop=stop, static=static)

@@ -18,6 +18,7 @@ from pipeline.local import cache, clickhouse, kafka
 from pipeline.local.ports import PortTaken, claim
 from pipeline.local.stack import CLICKHOUSE_PORT, KAFKA_PORT, Stack, settings_for_up
 from pipeline.local.supervisor import Status, describe
+from pipeline.providers import PROVIDERS
 from pipeline.runtime.admin import ClusterUnusable, TopicsMismatch
 from pipeline.runtime.clickhouse import Unavailable, WrongTables
 from pipeline.runtime.control import ControlMismatch
@@ -126,7 +127,7 @@ def _check(settings: Settings, simulation: Simulation | None) -> None:
 
     assert settings.config is not None
     environment = {**os.environ, **(simulation.environment() if simulation else {})}
-    load_config(settings.config, settings.gateway_url, environment)
+    load_config(settings.config, settings.gateway_url, environment, PROVIDERS)
 
 
 def _addresses(runs: Fleet) -> list[str]:

@@ -5,9 +5,9 @@ errors."""
 import difflib
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Never, Self
+from typing import Any, Final, Never, Self, TypeVar
 
 import yaml
 
@@ -17,22 +17,48 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 MAX_BYTES: Final = 1_000_000
 
+T = TypeVar("T")
+
+
+class Misplaced(BadInput):
+    """A mistake in the document: `file`, `line` and `path` say where."""
+
+    def __init__(self, file: str, line: int, path: str, cause: str, cure: str) -> None:
+        super().__init__(f"{file}:{line}: {path or 'document'}", cause, cure)
+        self.file, self.line, self.path = file, line, path
+
+
+class _Noted(Exception):
+    """This cannot be read, and the mistake that is to blame has been collected."""
+
 
 class Node:
-    """One value of the document. The readers check the type and raise BadInput with the place."""
+    """One value of the document. The readers check the type and raise Misplaced.
 
-    def __init__(self, file: str, path: str, node: yaml.Node | None, line: int) -> None:
+    With `problems`, a list that all parts of a document share, mistakes are collected there where
+    reading can go on (`part`, `fields`, `entries`), so that one reading finds them all.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        path: str,
+        node: yaml.Node | None,
+        line: int,
+        problems: list[Misplaced] | None = None,
+    ) -> None:
         self.file = file
         self.path = path
         self._node = node
         self.line = line
+        self._problems = problems
 
     @classmethod
-    def read(cls, file: Path) -> Self:
+    def read(cls, file: Path, problems: list[Misplaced] | None = None) -> Self:
         """The whole document.
 
         Raises:
-            BadInput: the file is not there, or is no YAML.
+            BadInput: the file is not there, or nothing that can be read; Misplaced: it is no YAML.
         """
         try:
             text = file.read_text(encoding="utf-8")
@@ -44,32 +70,63 @@ class Node:
         if len(text) > MAX_BYTES:
             raise BadInput(str(file), f"it has over {MAX_BYTES} characters", "make it shorter")
         try:
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-                raise BadInput(str(file), "it uses an alias (*name)", "write the value out")
+            for event in yaml.parse(text):
+                if isinstance(event, yaml.AliasEvent):
+                    line = event.start_mark.line + 1 if event.start_mark else 1
+                    cure = "write the value out"
+                    raise Misplaced(str(file), line, "", "it uses an alias (*name)", cure)
             node = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            place = f"{file}:{mark.line + 1}" if mark else str(file)
+            line = mark.line + 1 if mark else 1
             cause = getattr(error, "problem", None) or "it is not YAML"
-            raise BadInput(place, str(cause), "correct the YAML there") from None
-        return cls(str(file), "", node, 1)
+            raise Misplaced(str(file), line, "", str(cause), "correct the YAML there") from None
+        return cls(str(file), "", node, 1, problems)
 
     def fail(self, cause: str, cure: str) -> Never:
-        """Raises BadInput for this place."""
-        raise BadInput(f"{self.file}:{self.line}: {self.path or 'document'}", cause, cure)
+        """Raises Misplaced for this place."""
+        raise self._problem(cause, cure)
+
+    def part(self, read: Callable[["Node"], T], instead: T) -> T:
+        """What `read` makes of this value; where mistakes are collected, `instead` after noting
+        the one that it met."""
+        try:
+            return read(self)
+        except _Noted:
+            return instead
+        except Misplaced as error:
+            self._note(error)
+            return instead
 
     def fields(self, known: Collection[str], required: Collection[str] = ()) -> dict[str, "Node"]:
         """The entries of a mapping with these keys and no others."""
         entries = dict(self.entries())
-        for name, child in entries.items():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                cure = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-                child.fail("there is no such key", cure)
-        for name in required:
-            if name not in entries:
-                self.fail(f"{name} is missing", "add it (deploy/pipeline.yaml shows how)")
+        meant: set[str] = set()
+        for name in [name for name in entries if name not in known]:
+            child = entries.pop(name)
+            near = difflib.get_close_matches(name, known, 1)
+            meant.update(near)
+            cure = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            self._note(child._problem("there is no such key", cure))
+        missing = [name for name in required if name not in entries]
+        if missing:
+            # A key that is only misspelt has been named; without it the mapping says nothing.
+            left = [name for name in missing if name not in meant]
+            if not left:
+                raise _Noted
+            self.fail(
+                f"{', '.join(left)} {'is' if len(left) == 1 else 'are'} missing",
+                "add it (deploy/pipeline.yaml shows how)",
+            )
         return entries
+
+    def _problem(self, cause: str, cure: str) -> Misplaced:
+        return Misplaced(self.file, self.line, self.path, cause, cure)
+
+    def _note(self, problem: Misplaced) -> None:
+        if self._problems is None:
+            raise problem
+        self._problems.append(problem)
 
     def entries(self) -> Iterator[tuple[str, "Node"]]:
         """The entries of a mapping with any keys, in order; empty when nothing is there."""
@@ -85,9 +142,11 @@ class Node:
                 f"{self.path}.{name}" if self.path else name,
                 value,
                 key.start_mark.line + 1,
+                self._problems,
             )
             if name in seen:
-                child.fail("this key is there twice", "keep one of them")
+                self._note(child._problem("this key is there twice", "keep one of them"))
+                continue
             seen.add(name)
             yield name, child
 
@@ -98,7 +157,13 @@ class Node:
         if not isinstance(self._node, yaml.SequenceNode):
             self.fail("this must be a list", "write `- item` lines under it, or [a, b]")
         return [
-            Node(self.file, f"{self.path}[{number}]", item, item.start_mark.line + 1)
+            Node(
+                self.file,
+                f"{self.path}[{number}]",
+                item,
+                item.start_mark.line + 1,
+                self._problems,
+            )
             for number, item in enumerate(self._node.value)
         ]
 
@@ -124,6 +189,13 @@ class Node:
             near = difflib.get_close_matches(value, allowed, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             self.fail(f"{value} is not known", f"allowed: {', '.join(allowed)}{hint}")
+        return value
+
+    def matching(self, pattern: re.Pattern[str], expected: str) -> str:
+        """A text of the given form; `expected` says it in words."""
+        value = self.text()
+        if not pattern.fullmatch(value):
+            self.fail("this has the wrong form", f"expected: {expected}")
         return value
 
     def texts(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,7 +81,10 @@ def test_check_says_what_a_file_means_and_what_is_wrong_with_it(tmp_path: Path):
     file.write_text(text.replace("adapter: generic", "adapter: pigeon", 1))
     wrong = pipeline("check", str(file))
     assert wrong.returncode == 1
-    assert "pigeon" in wrong.stderr
+    (line,) = wrong.stderr.splitlines()
+    assert re.match(rf"{file}:\d+: providers\.\S+\.adapter: pigeon is not known; allowed: ", line)
+    as_json = json.loads(pipeline("check", str(file), "--json").stdout)
+    assert [problem["cause"] for problem in as_json["problems"]] == ["pigeon is not known"]
     assert pipeline("check").returncode == 2
 
 

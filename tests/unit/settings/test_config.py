@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.domain.errors import BadInput
-from pipeline.settings import Config, load_config, sample_path
+from pipeline.settings import Config, check_config, load_config, sample_path
 
 ENVIRONMENT = {
     name: "https://api.example.org" if name.endswith("URL") else f"secret-of-{name}"
@@ -137,6 +137,84 @@ def test_a_mistake_is_named_with_its_place_and_cure(
     assert cause in caught.value.cause
     assert cure in caught.value.cure
     assert "s3cret" not in str(caught.value)
+
+
+FOUR = """
+routes:
+  - countries: [DE]
+    steps: [{channel: whatsap}]
+  - steps: []
+providers:
+  sms-a:
+    adapter: generik
+    channel: sms
+    base_url: http://127.0.0.1:9/sms-a/
+    credential: env:NIX
+"""
+
+
+def found(tmp_path: Path, text: str) -> list[tuple[int, str, str, str]]:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(text)
+    config, problems = check_config(file, "", ENVIRONMENT, ["generic"])
+    assert (config is None) == bool(problems)
+    assert all(one.file == str(file) for one in problems)
+    return [(one.line, one.path, one.cause, one.cure) for one in problems]
+
+
+def test_every_mistake_is_found_at_once_and_nothing_that_follows_from_one(tmp_path: Path) -> None:
+    text = SMALL.partition("providers:")[0] + FOUR
+    assert found(tmp_path, text) == [
+        (
+            13,
+            "routes[0].steps[0].channel",
+            "whatsap is not known",
+            "allowed: whatsapp, sms, voice, email; did you mean whatsapp?",
+        ),
+        (14, "routes[1].steps", "a route of 0 steps", "give it 1 to 10 steps"),
+        (
+            17,
+            "providers.sms-a.adapter",
+            "generik is not known",
+            "allowed: generic; did you mean generic?",
+        ),
+        (
+            20,
+            "providers.sms-a.credential",
+            "the environment has no NIX",
+            "set NIX where the pipeline runs",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "paths"),
+    [
+        (("channel: sms\n    base", "channel: smss\n    base"), ["providers.sms-a.channel"]),
+        (("channel: sms\n    base", "chanel: sms\n    base"), ["providers.sms-a.chanel"]),
+        (("    adapter: generic\n    channel: sms\n", ""), ["providers.sms-a"]),
+        (("providers:\n  sms-a:", "providers: {}\nother:\n  sms-a:"), ["providers", "other"]),
+        (
+            ("window: 30s, deadline: 10m", "window: 3s, deadline: 10"),
+            ["priorities.urgent.window", "priorities.urgent.deadline"],
+        ),
+        (("tries: 3, base: 500ms", "tries: 0, base: x"), [*["priorities.urgent.retry"] * 2]),
+        (("  - {channel: sms}\n", "  - {channel: sms\n"), [""]),
+    ],
+)
+def test_mistakes_that_hide_others_are_named_alone(
+    tmp_path: Path, change: tuple[str, str], paths: list[str]
+) -> None:
+    assert change[0] in SMALL
+    named = [one[1] for one in found(tmp_path, SMALL.replace(change[0], change[1], 1))]
+    assert len(named) == len(paths)
+    assert all(one.startswith(path) for one, path in zip(named, paths, strict=True))
+
+
+def test_what_has_no_mistake_is_given(tmp_path: Path) -> None:
+    assert found(tmp_path, SMALL) == []
+    with pytest.raises(BadInput, match="No such file"):
+        check_config(tmp_path / "nowhere.yaml", "", ENVIRONMENT, [])
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
