@@ -10,6 +10,7 @@ COMMANDS: Final = {
     "demo": "Start everything, send 2,000 messages, print what became of them, stop everything.",
     "up": "Run every stage on this machine until Ctrl-C.",
     "send": "Send one message through the running pipeline.",
+    "status": "Say how the stages stand: workers, lag, oldest waiting message.",
     "trace": "Tell one message's story: what happened, why, what it waits for.",
     "audit": "Compare fallback's ledger, Kafka and ClickHouse.",
     "sql": "Ask ClickHouse: a SELECT over events and messages.",

@@ -66,6 +66,19 @@ class Reader:
                 raise self._unreachable(name, error) from error
         return found
 
+    def partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        """How many partitions each of the topics has; those that are not there are left out.
+
+        Raises:
+            Unreachable
+        """
+        try:
+            found = self._consumer.list_topics(timeout=TIMEOUT_S).topics
+        except KafkaException as error:
+            raise self._unreachable("topics", error) from error
+        names = {topic: found.get(self._cluster.real(topic)) for topic in topics}
+        return {topic: len(about.partitions) for topic, about in names.items() if about}
+
     def ranges(self, topics: Iterable[str]) -> dict[Place, Range]:
         """For each partition, where it begins and up to where every transaction is decided.
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline.commands.dead_letters import replay
+from pipeline.commands.status import status
 from pipeline.commands.trace import trace
 from pipeline.domain.handovers import blank_attempt
+from pipeline.runtime.lag import standings
 from tests.broker.ops_world import TENANT, OpsWorld, ops_world
 from tests.waiting import until
 
@@ -175,3 +177,52 @@ def test_replay_of_nothing_says_so_and_of_many_stops_at_the_limit(
     said = capsys.readouterr().out
     assert "2 dead letters fit; 2 would be replayed" in said
     assert "There are more behind the limit" in said
+
+
+def test_status_shows_what_waits_where_and_what_nobody_works_on(
+    pipeline: OpsWorld, capsys: Said
+) -> None:
+    message = pipeline.accept(40, route=[VOICE], priority="normal")
+    pipeline.command(message["message_id"])
+    assert status(as_json=True) == 1
+    found = told(capsys)
+    rows = {(row["stage"], row["lane"]): row for row in found["stages"]}
+    assert {stage for stage, _ in rows} == {
+        "accept", "accept-bulk", "fallback", "dispatch", "receipts", "sink",
+    }  # fmt: skip
+    assert (rows["fallback", "normal"]["workers"], rows["dispatch", "normal"]["workers"]) == (1, 0)
+    waiting = rows["dispatch", "normal"]
+    assert waiting["lag"] >= 1
+    assert waiting["oldest"].startswith(("send.sms.normal[", "send.voice.normal["))
+    assert 0 < waiting["oldest_age_ms"] < 600_000
+    assert rows["dispatch", "urgent"]["lag"] == 0
+    causes = {trouble["subject"]: trouble["cause"] for trouble in found["troubles"]}
+    assert causes["dispatch"].startswith("nobody works, and ")
+    assert any("it has not listened" in cause for cause in causes.values())
+    assert status() == 1
+    said = capsys.readouterr().out
+    assert "oldest waiting: " in said
+    assert "start it: pipeline run dispatch" in said
+
+
+def test_an_open_transaction_shows_as_what_holds_its_partition_up(pipeline: OpsWorld) -> None:
+    cluster = pipeline.loops.cluster
+    producer = cluster.transactional("somebody-else")
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(cluster.real("read"), b"x", partition=3)
+    assert producer.flush(20) == 0
+    try:
+        (found,) = standings(cluster, {"sink": [("read", 3)]})
+        assert found.stable < found.high
+        assert found.undecided_at is not None
+        assert abs(found.undecided_at - pipeline.now()) < 60_000
+        assert (found.lag, found.oldest_at) == (0, None)
+    finally:
+        producer.abort_transaction(20)
+
+
+def test_status_without_a_pipeline_says_so(capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "")
+    assert status() == 2
+    assert "KAFKA_BOOTSTRAP_SERVERS: it is not set" in capsys.readouterr().err
