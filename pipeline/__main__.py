@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "up": "Run every stage on this machine until Ctrl-C.",
     "send": "Send one message through the running pipeline.",
     "status": "Say how the stages stand: workers, lag, oldest waiting message.",
+    "doctor": "Say whether what the pipeline stands on is as it must be.",
     "trace": "Tell one message's story: what happened, why, what it waits for.",
     "audit": "Compare fallback's ledger, Kafka and ClickHouse.",
     "sql": "Ask ClickHouse: a SELECT over events and messages.",

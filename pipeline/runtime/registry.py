@@ -51,6 +51,19 @@ class Registry:
         """Lets the connections go."""
         self._client.close()
 
+    def ping(self) -> None:
+        """Returns when it answers like a registry.
+
+        Raises:
+            RegistryUnavailable, RegistryRefused
+        """
+        try:
+            self._call("GET", "/config")
+        except UnknownSchema as error:
+            raise RegistryRefused(
+                f"{self._url} is no registry's interface; is the path of the address right?"
+            ) from error
+
     def register(self, subject: str, schema: str) -> int:
         """The id of `schema` (JSON text) under `subject`, which gets it when it has it not.
 

@@ -1,6 +1,7 @@
 """The commands of whoever is on call, against a real broker, engine, fallback and sink."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.commands.dead_letters import replay
+from pipeline.commands.doctor import doctor
 from pipeline.commands.status import status
 from pipeline.commands.trace import trace
 from pipeline.domain.handovers import blank_attempt
@@ -226,3 +228,46 @@ def test_status_without_a_pipeline_says_so(capsys: Said, monkeypatch: pytest.Mon
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "")
     assert status() == 2
     assert "KAFKA_BOOTSTRAP_SERVERS: it is not set" in capsys.readouterr().err
+
+
+def test_doctor_says_of_everything_whether_it_is_as_it_must_be(
+    pipeline: OpsWorld, capsys: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PIPELINE_DATA_DIR", str(tmp_path))
+    file = tmp_path / "wrong.yaml"
+    file.write_text("priorities: 3\n")
+    monkeypatch.setenv("PIPELINE_CONFIG", str(file))
+    monkeypatch.setenv("PIPELINE_REFERENCE_KEYS", "")
+    assert doctor(as_json=True) == 1
+    found: dict[str, list[tuple[str, str]]] = {}
+    for one in told(capsys):
+        found.setdefault(one["name"], []).append((one["state"], one["text"]))
+    well = ("Kafka", "broker settings", "replication", "topics", "brokers' clock", "registry",
+            "ClickHouse", "ClickHouse tables", "ClickHouse's clock", "data directory")  # fmt: skip
+    assert {name: found[name][0][0] for name in well} == dict.fromkeys(well, "ok")
+    assert [name for name in found if name.startswith("ClickHouse disk")]
+    assert found["secrets"] == [("fail", "PIPELINE_REFERENCE_KEYS: it is not set")]
+    assert found["policy file"][0][0] == "fail"
+    # nobody runs accept, dispatch and receipts here
+    assert {"fail"} == {state for state, _ in found["stages"]}
+    assert any("receipts" in text for _, text in found["stages"])
+
+
+def test_doctor_of_what_does_not_answer_names_each_and_ends_soon(
+    capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "")
+    monkeypatch.setenv("CLICKHOUSE_URL", "http://user:canary@127.0.0.1:9/x")
+    monkeypatch.setenv("SCHEMA_REGISTRY_URL", "http://127.0.0.1:9")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("PIPELINE_GATEWAY_PORT", str(server.getsockname()[1]))
+        assert doctor() == 1
+    said = capsys.readouterr().out
+    assert "canary" not in said
+    assert "fail  Kafka: KAFKA_BOOTSTRAP_SERVERS: it is not set; set it" in said
+    assert "fail  registry: http://127.0.0.1:9 did not answer" in said
+    assert "fail  ClickHouse: no answer" in said
+    assert "ok    gateway: somebody answers" in said
+    assert "topics:" not in said
+    monkeypatch.setenv("PIPELINE_PEPPER", "short")
+    assert doctor() == 2
