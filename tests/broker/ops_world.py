@@ -30,16 +30,12 @@ class OpsWorld:
     """A running pipeline without accept, dispatch and receipts."""
 
     loops: LoopWorld
-    url: str
+    store: Store
     _commands: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """The answer of the database."""
-        store = Store(self.url)
-        try:
-            return store.query(sql)
-        finally:
-            store.close()
+        return self.store.query(sql)
 
     def accept(self, number: int, key: str = "", **changes: Any) -> Message:
         """Writes what accept would for a request of a phone number of its own."""
@@ -97,12 +93,10 @@ class OpsWorld:
 
     def forget(self, message_id: str) -> None:
         """Takes the message's rows out of the database."""
-        store = Store(self.url)
-        store.command(
+        self.store.command(
             f"ALTER TABLE events DELETE WHERE message_id = '{message_id}'"
             " SETTINGS mutations_sync = 1"
         )
-        store.close()
 
     def await_row(self, message_id: str, kind: str) -> None:
         """Waits until the sink has stored it."""
@@ -129,9 +123,11 @@ def ops_world(kafka: str, clickhouse_url: str, directory: Path) -> Iterator[OpsW
         thread = threading.Thread(target=loop.run, args=(stop,), name="sink-0")
         thread.start()
         loops.start(0)
+        found = OpsWorld(loops, Store(url))
         try:
-            yield OpsWorld(loops, url)
+            yield found
         finally:
+            found.store.close()
             stop.set()
             thread.join(30)
             dropper = Store(clickhouse_url)

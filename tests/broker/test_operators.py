@@ -104,17 +104,17 @@ def test_replay_sends_again_what_still_matters_and_nothing_twice(
     pipeline: OpsWorld, capsys: Said
 ) -> None:
     """Five messages failed for good: one only a voice call could have reached, one was reached by
-    a late receipt, one expires, one is in doubt, and one is to be sent again."""
-    soon = pipeline.now() + 5_000
+    a late receipt, one has expired, one is in doubt, and one is to be sent again."""
     asked = {
         "again": pipeline.accept(10, route=[SMS]),
         "late": pipeline.accept(11, route=[SMS]),
-        "expired": pipeline.accept(12, route=[SMS], deadline=soon),
+        "expired": pipeline.accept(12, route=[SMS], deadline=pipeline.now() + 1_500),
         "doubt": pipeline.accept(13, route=[SMS]),
         "voice": pipeline.accept(14, route=[VOICE]),
     }
     name = {which: message["message_id"] for which, message in asked.items()}
-    for which, message_id in name.items():
+    for which in name.keys() - {"expired"}:
+        message_id = name[which]
         command = pipeline.command(message_id)
         doubt = which == "doubt"
         tried = attempt(command, in_doubt=doubt)
@@ -124,9 +124,8 @@ def test_replay_sends_again_what_still_matters_and_nothing_twice(
     late = pipeline.command(name["late"])
     pipeline.answer(late, "delivered", origin="receipts", provider_message_id="theirs")
     pipeline.await_row(name["late"], "late_receipts")
-    until(lambda: pipeline.now() > soon, 10)
 
-    wanted: Any = {"since": "5m", "channel": "sms", "error_class": "provider", "as_json": True}
+    wanted: Any = {"since": "5m", "channel": "sms", "as_json": True}
     assert replay(**wanted, dry_run=True) == 0
     planned = told(capsys)
     assert replay(**wanted) == 0

@@ -70,6 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self._begin() is None:
             return
+        if self.path == "/config":
+            self._answer(200, b'{"compatibilityLevel": "BACKWARD"}')
+            return
         held = self.server.schemas.get(int(self.path.rpartition("/")[2]))
         if held is None:
             self._answer(404, b'{"error_code": 40403, "message": "Schema not found"}')

@@ -152,3 +152,14 @@ def test_a_schema_that_the_registry_refuses_stops_the_start(
 def test_nothing_is_encoded_before_the_start(registry: Registry):
     with pytest.raises(KeyError):
         Codec(registry).encode("Event", {})
+
+
+def test_a_registry_is_pinged_where_its_interface_is(server: RegistryServer, registry: Registry):
+    registry.ping()
+    assert server.requests == ["GET /config"]
+    server.failing = (404, b"{}")
+    with pytest.raises(RegistryRefused, match="is the path of the address right"):
+        registry.ping()
+    server.failing = (503, b"{}")
+    with pytest.raises(RegistryUnavailable, match="answered 503"):
+        registry.ping()
