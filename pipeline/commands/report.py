@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from pipeline.commands.connections import UNABLE, store_of
-from pipeline.commands.dead_letters import read_since
+from pipeline.commands.moments import read_moment
 from pipeline.commands.report_html import page
 from pipeline.commands.report_questions import QUESTIONS, STATE, Name
 from pipeline.commands.report_rows import Completeness, Report, build
@@ -99,7 +99,7 @@ def gather(
 
 
 def _since(text: str, now: int) -> int:
-    start = read_since(text, now)
+    start = read_moment(text, now, "--since")
     if start >= now:
         raise BadInput("--since", f"{text!r} is not in the past", "give 90m, 24h or a past date")
     return max(0, start)

@@ -20,7 +20,7 @@ from pipeline.runtime.clickhouse import Refused, Store, Unavailable
 from pipeline.runtime.reader import Unreachable
 from pipeline.runtime.registry import RegistryRefused, RegistryUnavailable
 from pipeline.settings import Settings, load_settings
-from pipeline.stages.accept import COUNTRIES, read_phone, recipient_key
+from pipeline.stages.accept import COUNTRIES, read_phone
 
 app = App(name="trace", help="Tell one message's story: what happened, why, what it waits for.")
 
@@ -117,7 +117,7 @@ def named(settings: Settings, store: Store, message_id: str, key: str, to: str) 
     if not (tenant and slash and name):
         raise BadInput("--key", f"{key!r} names no tenant and key", "write it as default/login-42")
     if to:
-        recipient = recipient_key(_recipient(to), tenant, settings.pepper_bytes)
+        recipient = ids.key_of(settings.pepper_bytes, tenant, _recipient(to))
         return [ids.message_id(tenant, recipient, name)]
     hashed = ids.idempotency_hash(settings.pepper_bytes, tenant, name)
     rows = store.query(
