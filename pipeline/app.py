@@ -25,8 +25,10 @@ from pipeline.runtime.admin import verify
 from pipeline.runtime.clock import BrokerClock, Clock
 from pipeline.runtime.codec import Codec
 from pipeline.runtime.kafka import Cluster
+from pipeline.runtime.observe import Unobserved
 from pipeline.runtime.registry import Registry
 from pipeline.runtime.tasks import SlotLock
+from pipeline.runtime.telemetry import TelemetryOptions, observing
 from pipeline.runtime.wire import Wire
 from pipeline.settings.config import Config
 from pipeline.settings.environment import Settings
@@ -62,6 +64,7 @@ class Parts:
     switches: Switches
     stop: threading.Event
     on_step: Callable[[str], None]
+    observed: Unobserved
 
     @property
     def pepper(self) -> bytes:
@@ -116,23 +119,27 @@ def run_stage(
     cluster, codec = cluster_of(settings), codec_of(settings)
     fingerprint = ids.pepper_fingerprint(settings.pepper_bytes)
     partitions = verify(cluster, codec, fingerprint, stage)
-    parts = Parts(
-        settings=settings,
-        config=config,
-        cluster=cluster,
-        codec=codec,
-        wire=Wire(cluster, codec),
-        clock=BrokerClock(),
-        partitions=partitions,
-        slot=slot,
-        static=static,
-        switches=switches,
-        stop=stop,
-        on_step=on_step,
-    )
-    log.info("%s: slot %d starts", stage, slot)
-    RUN[stage](parts)
-    log.info("%s: slot %d stopped", stage, slot)
+    clock = BrokerClock()
+    telemetry = TelemetryOptions(settings.data_dir, settings.metrics_host, settings.metrics_port)
+    with observing(stage, slot, cluster, clock, telemetry) as observed:
+        parts = Parts(
+            settings=settings,
+            config=config,
+            cluster=cluster,
+            codec=codec,
+            wire=Wire(cluster, codec),
+            clock=clock,
+            partitions=partitions,
+            slot=slot,
+            static=static,
+            switches=switches,
+            stop=stop,
+            on_step=on_step,
+            observed=observed,
+        )
+        log.info("%s: slot %d starts", stage, slot)
+        RUN[stage](parts)
+        log.info("%s: slot %d stopped", stage, slot)
     lock.release()
 
 
@@ -167,6 +174,7 @@ def _accept(parts: Parts) -> None:
         static=parts.static,
         switches=parts.switches,
         on_step=parts.on_step,
+        observed=parts.observed,
     ).run(parts.stop)
 
 
@@ -229,6 +237,7 @@ def _fallback(parts: Parts) -> None:
         static=parts.static,
         switches=parts.switches,
         on_step=parts.on_step,
+        observed=parts.observed,
     ).run(parts.stop)
     tables.close()
 
@@ -258,6 +267,7 @@ def _receipts(parts: Parts) -> None:
         static=parts.static,
         switches=parts.switches,
         on_step=parts.on_step,
+        observed=parts.observed,
     ).run(parts.stop)
 
 
@@ -283,6 +293,7 @@ def _gateway(parts: Parts) -> None:
         parts.stop,
         WebOptions(parts.settings.gateway_host, parts.settings.gateway_port),
         api=Api(stage, MessageEvents(parts.settings.clickhouse_url.get_secret_value())),
+        observed=parts.observed,
     )
 
 
@@ -300,6 +311,7 @@ def _sink(parts: Parts) -> None:
         sink.to_row,
         sink.unreadable,
         parts.clock,
+        observed=parts.observed,
     ).run(parts.stop)
 
 
@@ -338,6 +350,7 @@ def _dispatch(parts: Parts) -> None:
         static=parts.static,
         switches=parts.switches,
         on_step=parts.on_step,
+        observed=parts.observed,
     ).run(parts.stop)
     tables.close()
 

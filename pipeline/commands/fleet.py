@@ -27,7 +27,7 @@ from pipeline.runtime.codec import Codec
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.registry import Registry
 from pipeline.settings import Settings
-from pipeline.settings.environment import RUNNING, describe
+from pipeline.settings.environment import METRICS_PORT, RUNNING, describe
 from pipeline.topology import CATALOGUE, STAGES
 
 SIMULATOR: Final = "simulator"
@@ -86,6 +86,8 @@ class Fleet:
         self._environment = {name: "" for name, *_ in describe()} | environment_of(settings)
         if simulation is not None:
             self._environment |= simulation.environment()
+        # Several workers on one machine cannot share one.
+        self._environment[METRICS_PORT] = "0"
 
     def start_simulator(self) -> None:
         """Starts the simulated provider, where there is one, and tells other terminals of it."""

@@ -13,12 +13,14 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
+from pipeline.domain import metrics
 from pipeline.domain.errors import Undecodable
 from pipeline.domain.outcomes import Emit, Inbound
 from pipeline.domain.ports_dispatch import ConcurrentStage
 from pipeline.domain.records import PRIORITIES
 from pipeline.domain.switches import NONE, Switches
 from pipeline.domain.turns import Limits
+from pipeline.runtime import observe
 from pipeline.runtime.clock import Clock, wait
 from pipeline.runtime.codec import Codec
 from pipeline.runtime.commands import Commands
@@ -75,6 +77,7 @@ class DispatchWorker:
         sender: Callable[[], Sender] = HttpSender,
         switches: Switches = NONE,
         on_step: Callable[[str], None] = no_step,
+        observed: observe.Unobserved = observe.NONE,
     ) -> None:
         self.clock, self.tasks = clock, dict[int, Task]()
         self.repeats = 0
@@ -88,7 +91,10 @@ class DispatchWorker:
             cluster, group, [[cluster.real(t) for t in lane] for lane in by_lane], switches
         )
         transactional_id = cluster.transactional_id(NAME, slot)
-        self.transactions = Transactions(cluster, transactional_id, clock, switches, on_step)
+        self.transactions = Transactions(
+            cluster, transactional_id, clock, switches, on_step, observed
+        )
+        self._observed, self._held = observed, 0
         self._lease = Lease(clock)
         self._requests = Requests(sender, clock, self._lease, on_step)
         self._journal = Journal(cluster, codec, transactional_id, clock)
@@ -132,6 +138,24 @@ class DispatchWorker:
             clock,
             longest_request_ms,
         )
+        observed.watch(
+            standing=self._standing,
+            waiting=self._waiting,
+            numbers={metrics.IN_FLIGHT: lambda: {(): self._requests.running}},
+        )
+
+    def _standing(self) -> observe.Standing:
+        phases = [task.phase for task in self.tasks.copy().values()]
+        return observe.Standing(
+            joined=self._membership.generations > 0,
+            owned=phases.count(Phase.LIVE),
+            taking=len(phases) - phases.count(Phase.LIVE) - phases.count(Phase.DRAINING),
+            held=self._held,
+        )
+
+    def _waiting(self) -> list[observe.Waiting]:
+        live = [task for task in self.tasks.values() if task.live]
+        return self._fetch.waiting({p: c.position for t in live for p, c in t.parts.items()})
 
     # Ownership
 
@@ -210,6 +234,7 @@ class DispatchWorker:
             self._reader.close()
 
     def _pass(self, *, member: bool = True) -> None:
+        self._observed.turn()
         if member:
             self._membership.poll()
         if self._unsure:
@@ -236,7 +261,7 @@ class DispatchWorker:
 
     def _read(self) -> None:
         self._hold_back()
-        held = sum(task.held for task in self.tasks.values())
+        held = self._held = sum(task.held for task in self.tasks.values())
         idle = 0.0 if self.commands.busy else IDLE_POLL_S
         if idle and not self.commands.idle:
             self._requests.wait(IDLE_POLL_S)  # an answer is looked at at once
@@ -297,6 +322,7 @@ class DispatchWorker:
         command = decoded.value
         if not task.attempts.note(command["command_id"], record.topic, record.offset, now):
             self.repeats += 1
+            self._observed.repeated()
             self._settlement.add(task, part, record.offset, lane, ())
             return True
         known = task.attempts.look(command["command_id"])

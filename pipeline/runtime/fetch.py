@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pipeline.domain.outcomes import Inbound
 from pipeline.domain.switches import NONE, Switches
 from pipeline.runtime.kafka import Cluster
+from pipeline.runtime.observe import Waiting
 from pipeline.runtime.tasks import MissingOffset
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,13 @@ def inbound(message: Message, topic: str, partition: int, offset: int) -> Inboun
     )
 
 
+def behind(consumer: Consumer, part: Part, done: int) -> int:
+    """How many records wait behind `done` in a partition that `consumer` fetches, as far as the
+    last answer of the brokers said; 0 before the first."""
+    _, high = consumer.get_watermark_offsets(TopicPartition(*part), cached=True)
+    return max(0, high - done)
+
+
 class Fetch:
     """Reads partitions of the cluster's topics `lanes[i][j]`, lane by lane."""
 
@@ -55,6 +63,7 @@ class Fetch:
         self._consumers = [cluster.consumer(group, **options) for _ in lanes]
         self._next: dict[Part, int] = {}
         self._ends: dict[Part, int] = {}
+        self._read_at: dict[Part, int] = {}
 
     @property
     def topics(self) -> list[str]:
@@ -86,6 +95,7 @@ class Fetch:
         for part in parts:
             del self._next[part]
             self._ends.pop(part, None)
+            self._read_at.pop(part, None)
 
     def pause(self, parts: Iterable[Part]) -> None:
         """Stops giving records of these partitions until `resume`."""
@@ -131,7 +141,9 @@ class Fetch:
             self._failed(error, part, offset)
         elif part in self._next and offset >= self._next[part]:
             self._next[part] = offset + 1
-            taken.append(inbound(message, self._logical[part[0]], part[1], offset))
+            record = inbound(message, self._logical[part[0]], part[1], offset)
+            self._read_at[part] = record.timestamp
+            taken.append(record)
 
     def _failed(self, error: KafkaError, part: Part, offset: int) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
@@ -149,6 +161,17 @@ class Fetch:
         the partition that counts the transaction markers, which are no records."""
         end = self._ends.get(part, 0)
         return end if self._next.get(part, 0) <= processed < end else processed
+
+    def waiting(self, processed: Mapping[Part, int]) -> list[Waiting]:
+        """What waits behind the given positions. Asks no broker."""
+        found = []
+        for consumer, parts in self._by_consumer([p for p in processed if p in self._next]):
+            for part in parts:
+                done = self.heard(part, processed[part])
+                lag = behind(consumer, part, done)
+                read_at = self._read_at.get(part, 0)
+                found.append(Waiting(self._logical[part[0]], part[1], done, lag, read_at))
+        return found
 
     def close(self) -> None:
         """Ends the clients."""

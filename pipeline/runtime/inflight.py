@@ -91,6 +91,11 @@ class Requests:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
+    @property
+    def running(self) -> int:
+        """How many requests have begun and not ended."""
+        return len(self._running)
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Begins them all."""
         self._loop.call_soon_threadsafe(self._begin, jobs)

@@ -8,6 +8,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from pipeline.runtime import observe
 from pipeline.runtime.clock import Clock
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.state import Decode, Encode, Index, TaskState
@@ -43,8 +44,10 @@ class Restorer:
         clock: Clock,
         codec: tuple[Encode, Decode],
         index: Index,
+        observed: observe.Unobserved = observe.NONE,
     ) -> None:
         self.restored = 0
+        self._observed = observed
         self._topic = cluster.real(changelog)
         self._directory = directory
         self._clock, self._codec, self._index = clock, codec, index
@@ -65,12 +68,14 @@ class Restorer:
                 state.wipe()
                 state.claim(self._origin)
             states[task] = state
+        started, before = self._clock.monotonic(), self.restored
         try:
             self._catch_up(states)
         except BaseException:
             for state in states.values():
                 state.close()
             raise
+        self._observed.restored(self.restored - before, self._clock.monotonic() - started)
         return states
 
     def _catch_up(self, states: Mapping[int, TaskState]) -> None:
@@ -86,6 +91,7 @@ class Restorer:
                 ends[task] = high
         self._consumer.assign([TopicPartition(self._topic, t, states[t].position) for t in ends])
         while ends:
+            self._observed.turn()
             messages = self._consumer.consume(_BATCH, 0.2)
             records: dict[int, list[tuple[bytes, bytes | None]]] = {}
             reached: dict[int, int] = {}

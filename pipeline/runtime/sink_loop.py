@@ -26,13 +26,15 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from pipeline.domain import metrics
 from pipeline.domain.backoff import unit_of
 from pipeline.domain.errors import Undecodable
 from pipeline.domain.outcomes import Inbound
+from pipeline.runtime import observe
 from pipeline.runtime.clickhouse import Store, Unavailable
 from pipeline.runtime.clock import BrokerClock, Clock
 from pipeline.runtime.codec import Codec
-from pipeline.runtime.fetch import inbound
+from pipeline.runtime.fetch import behind, inbound
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.registry import RegistryUnavailable
 from pipeline.runtime.sink_batch import Batch, Limits, Place, Row
@@ -73,6 +75,7 @@ class SinkLoop:
         unreadable: Callable[[Inbound, str, str], Row],
         clock: Clock | None = None,
         limits: Limits | None = None,
+        observed: observe.Unobserved = observe.NONE,
     ) -> None:
         self._cluster, self._store, self._codec, self._slot = cluster, store, codec, slot
         self._records = {cluster.real(name): (name, record) for name, record in topics.items()}
@@ -101,6 +104,19 @@ class SinkLoop:
         self._commit_at = 0.0
         self.inserted = 0  # rows that this worker has stored
         self.waited = 0  # how often something was away
+        self._joined = False
+        self._read_at: dict[Part, int] = {}
+        self._observed = observed
+        observed.watch(
+            standing=lambda: observe.Standing(
+                self._joined, len(self._next), len(self._unplaced), self.held
+            ),
+            waiting=self._waiting,
+            numbers={
+                metrics.ROWS: lambda: {(): self.inserted},
+                metrics.WAITS: lambda: {(): self.waited},
+            },
+        )
 
     @property
     def held(self) -> int:
@@ -134,6 +150,7 @@ class SinkLoop:
 
     def step(self) -> None:
         """One turn: place what is new, read, insert when a batch is due."""
+        self._observed.turn()
         if self._unplaced and self._clock.monotonic() >= self._place_at:
             self._place()
         stash, self._stash = self._stash, []
@@ -158,6 +175,7 @@ class SinkLoop:
         """New partitions are fetched once ClickHouse has said where they go on. Nothing is assigned
         before: with a logical offset the client asks where that is, and an answer that comes after
         a seek undoes it, so the worker would begin at the end."""
+        self._joined = True
         consumer.incremental_assign([])
         self._forget({(part.topic, part.partition) for part in parts})
         self._unplaced.update((part.topic, part.partition) for part in parts)
@@ -175,6 +193,7 @@ class SinkLoop:
         for part in parts:
             self._next.pop(part, None)
             self._committed.pop(part, None)
+            self._read_at.pop(part, None)
         self._batch.drop({(self._records[topic][0], number) for topic, number in parts})
         self._stash = [found for found in self._stash if _part(found) not in parts]
 
@@ -257,6 +276,20 @@ class SinkLoop:
                 continue
             self._batch.add(row)
             self._next[part] = offset + 1
+            self._read_at[part] = message.timestamp()[1]
+
+    def _waiting(self) -> list[observe.Waiting]:
+        """What waits behind what was read; rows that are held are counted by themselves."""
+        return [
+            observe.Waiting(
+                self._records[part[0]][0],
+                part[1],
+                done,
+                behind(self._consumer, part, done),
+                self._read_at.get(part, 0),
+            )
+            for part, done in self._next.items()
+        ]
 
     def _row(self, message: Message, part: Part, offset: int) -> Row:
         """The row of a record, whatever the record is.
@@ -303,6 +336,7 @@ class SinkLoop:
         until = self._clock.monotonic() + delay
         self._consumer.pause(self._consumer.assignment())
         while not self._stop.is_set() and (left := until - self._clock.monotonic()) > 0:
+            self._observed.turn()
             message = self._consumer.poll(min(left, 0.1))
             if message is not None:  # was on its way when we paused
                 self._stash.append(message)

@@ -29,6 +29,7 @@ from pipeline.domain.ports_stage import (
     window_entry,
 )
 from pipeline.domain.switches import NONE, Switches
+from pipeline.runtime import observe
 from pipeline.runtime.clock import Clock, wait
 from pipeline.runtime.fetch import IDLE_POLL_S, Fetch, Part
 from pipeline.runtime.kafka import Cluster
@@ -104,12 +105,14 @@ class StatefulWorker:
         static: bool = True,
         switches: Switches = NONE,
         on_step: Callable[[str], None] = lambda _step: None,
+        observed: observe.Unobserved = observe.NONE,
     ) -> None:
         self.name, self.clock = name, clock
         self.tasks: dict[int, Task] = {}
         self.transactions = Transactions(
-            cluster, cluster.transactional_id(name, slot), clock, switches, on_step
+            cluster, cluster.transactional_id(name, slot), clock, switches, on_step, observed
         )
+        self._observed = observed
         changelog = f"{name}.changelog"
         self._cluster, self._wire, self._stage, self._switches = cluster, wire, stage, switches
         self._changelog = cluster.real(changelog)
@@ -130,10 +133,12 @@ class StatefulWorker:
             clock,
             (codec.encode, codec.decode),
             stage.index,
+            observed,
         )
         self._silence = silence() if silence else None
         self._each_pass = each_pass
         self._to_take: set[int] = set()
+        self._held = 0
         self._committed_at = self._rest_ms = 0.0
         self._pressing_ms = math.inf
         self._membership = Membership(
@@ -145,6 +150,23 @@ class StatefulWorker:
             on_revoked=self._revoked,
             on_lost=self._dropped,
         )
+        observed.watch(standing=self._standing, waiting=self._waiting)
+
+    def _standing(self) -> observe.Standing:
+        return observe.Standing(
+            joined=self._membership.generations > 0,
+            owned=len(self.tasks),
+            taking=len(self._to_take),
+            held=self._held,
+        )
+
+    def _waiting(self) -> list[observe.Waiting]:
+        done = {
+            part: task.positions[part[0]]
+            for number, task in self.tasks.items()
+            for part in self._parts(number)
+        }
+        return self._fetch.waiting(done)
 
     # Ownership
 
@@ -232,6 +254,7 @@ class StatefulWorker:
             self._restorer.close()
 
     def _pass(self) -> None:
+        self._observed.turn()
         self._membership.poll()
         if self._to_take:
             self._take_assigned()
@@ -244,6 +267,7 @@ class StatefulWorker:
                 self._task_of(record).waiting.append(record)
                 self._pressing_ms = min(self._pressing_ms, self._spacing[record.topic])
                 waiting += 1
+        self._held = waiting
         early = self._early_ms(waiting)
         if early <= 0:
             self._work()

@@ -16,8 +16,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipeline.domain.outcomes import Answer, Emit, Inbound, Put
 from pipeline.domain.switches import NONE, Switches
+from pipeline.runtime import observe
 from pipeline.runtime.clock import Clock, wait
-from pipeline.runtime.fetch import IDLE_POLL_S, Part, inbound
+from pipeline.runtime.fetch import IDLE_POLL_S, Part, behind, inbound
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.registry import RegistryUnavailable
 from pipeline.runtime.tasks import COMMITTED_TIMEOUT_S, Handover, MissingOffset
@@ -64,8 +65,11 @@ class Source:
         self._cluster, self._transactions = cluster, transactions
         self._positions: dict[Part, int] = {}
         self._next: dict[Part, int] = {}
+        self._ends: dict[Part, int] = {}
+        self._read_at: dict[Part, int] = {}
+        self.joined = False
         group = cluster.group(intake.group)
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"enable_partition_eof": True}
         if switches.read_uncommitted:
             options["isolation_level"] = "read_uncommitted"
         self._consumer = cluster.member(group, slot if static else None, **options)
@@ -80,6 +84,7 @@ class Source:
 
     def _on_assign(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         self.metadata = consumer.consumer_group_metadata()
+        self.joined = True
         if not parts:
             return
         asked = [TopicPartition(p.topic, p.partition) for p in parts]
@@ -104,6 +109,8 @@ class Source:
         for part in gone:
             self._positions.pop(part, None)
             self._next.pop(part, None)
+            self._ends.pop(part, None)
+            self._read_at.pop(part, None)
         kept = [self._part(record) not in gone for record in self.waiting]
         self.waiting = list(compress(self.waiting, kept))
         self.answers = list(compress(self.answers, kept))
@@ -138,18 +145,42 @@ class Source:
             part = (str(message.topic()), int(message.partition() or 0))
             offset = int(message.offset() or 0)
             if error is not None:
-                self._failed(error, part)
+                self._failed(error, part, offset)
             elif part in self._next and offset >= self._next[part]:
                 self._next[part] = offset + 1
                 logical = self._cluster.logical(part[0])
-                self.waiting.append(inbound(message, logical, part[1], offset))
+                record = inbound(message, logical, part[1], offset)
+                self._read_at[part] = record.timestamp
+                self.waiting.append(record)
 
-    def _failed(self, error: KafkaError, part: Part) -> None:
+    def _failed(self, error: KafkaError, part: Part, offset: int) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._ends[part] = offset
+            return
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise MissingOffset(self.intake.group, [part])
         if error.fatal():
             raise KafkaException(error)
         log.info("%s: %s", self.intake.group, error)
+
+    @property
+    def owned(self) -> int:
+        """How many partitions are ours."""
+        return len(self._positions)
+
+    def behind(self) -> list[observe.Waiting]:
+        """What waits behind the committed positions. Asks no broker. At the end of a partition
+        the markers of clients' transactions are no records."""
+        found = []
+        for part, position in self._positions.items():
+            end = self._ends.get(part, 0)
+            done = end if self._next[part] <= position < end else position
+            lag = behind(self._consumer, part, done)
+            read_at = self._read_at.get(part, 0)
+            found.append(
+                observe.Waiting(self._cluster.logical(part[0]), part[1], done, lag, read_at)
+            )
+        return found
 
     def offsets(self, records: Sequence[Inbound], ahead: int) -> list[TopicPartition]:
         """The positions after `records`."""
@@ -172,6 +203,7 @@ class Source:
         """Reads again from what is committed."""
         self.forget(len(self.waiting))
         self._next = dict(self._positions)
+        self._ends.clear()
         parts = [TopicPartition(*part, offset) for part, offset in self._positions.items()]
         if parts:
             self._consumer.incremental_unassign(parts)
@@ -210,11 +242,13 @@ class StatelessWorker:
         static: bool = True,
         switches: Switches = NONE,
         on_step: Callable[[str], None] = lambda _step: None,
+        observed: observe.Unobserved = observe.NONE,
     ) -> None:
         self.name, self.clock = name, clock
         self.transactions = Transactions(
-            cluster, cluster.transactional_id(name, slot), clock, switches, on_step
+            cluster, cluster.transactional_id(name, slot), clock, switches, on_step, observed
         )
+        self._observed = observed
         self._wire, self._answer_to, self._on_crash = wire, answer, on_crash
         self._switches = switches
         self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-commit")
@@ -223,6 +257,17 @@ class StatelessWorker:
             Source(cluster, intake, slot, self.transactions, static=static, switches=switches)
             for intake in intakes
         ]
+        observed.watch(
+            standing=self._standing,
+            waiting=lambda: [one for source in self._sources for one in source.behind()],
+        )
+
+    def _standing(self) -> observe.Standing:
+        return observe.Standing(
+            joined=all(source.joined for source in self._sources),
+            owned=sum(source.owned for source in self._sources),
+            held=sum(len(source.waiting) for source in self._sources),
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`; then hands its partitions over and leaves."""
@@ -235,6 +280,7 @@ class StatelessWorker:
                 source.close()
 
     def _pass(self) -> None:
+        self._observed.turn()
         idle = not any(source.waiting for source in self._sources)
         for number, source in enumerate(self._sources):
             source.take(IDLE_POLL_S if idle and number == 0 else 0.0)

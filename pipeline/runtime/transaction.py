@@ -22,7 +22,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from pipeline.domain.outcomes import Emit
 from pipeline.domain.switches import NONE, Switches
+from pipeline.runtime import observe
 from pipeline.runtime.clock import Clock, wait
 from pipeline.runtime.kafka import RETRY_BACKOFF_MS, Cluster
 
@@ -62,13 +64,15 @@ def rest_s(took_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A record ready for the wire. `topic` is the cluster's name."""
+    """A record ready for the wire. `topic` is the cluster's name; `said` is what it was made from,
+    for whoever counts it."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
     partition: int | None = None
+    said: Emit | None = None
 
 
 class Transactions:
@@ -81,6 +85,7 @@ class Transactions:
         clock: Clock,
         switches: Switches = NONE,
         on_step: Callable[[str], None] = lambda _step: None,
+        observed: observe.Unobserved = observe.NONE,
     ) -> None:
         self.transactional_id = transactional_id
         self.rebuilds = 0
@@ -92,6 +97,7 @@ class Transactions:
         self._clock = clock
         self._switches = switches
         self._on_step = on_step
+        self._observed = observed
         self._failed: KafkaError | None = None
         self._ended_at = 0.0
         self._suspect = False
@@ -115,6 +121,7 @@ class Transactions:
     def rebuild(self) -> None:
         """Throws the producer away; the successor's epoch fences whatever is still on its way."""
         self.rebuilds += 1
+        self._observed.rebuilt()
         self._producer = self._initialised()
         self._suspect = False
 
@@ -189,6 +196,7 @@ class Transactions:
             (changelog, outputs) if self._switches.changelog_first else (outputs, changelog)
         )
         self._failed = None
+        started = self._clock.monotonic()
         try:
             self._producer.begin_transaction()
             self._produce(first)
@@ -210,6 +218,7 @@ class Transactions:
             self._recover(error.args[0])
         self._ended_at = self._clock.monotonic()
         self.commits += 1
+        self._observed.committed((one.said for one in outputs), self._ended_at - started)
         if self._suspect and not self._switches.no_producer_rebuild:
             log.info("%s: slow commit, new producer", self.transactional_id)
             self.rebuild()
@@ -230,8 +239,10 @@ class Transactions:
                 self._ended_at = self._clock.monotonic()
                 if self._suspect:
                     self.rebuild()
+                self._observed.ended("aborted")
                 raise Aborted(str(cause))
         self.rebuild()
+        self._observed.ended("fenced")
         raise Fenced(str(cause))
 
     def _finish_as_if_nothing_happened(self) -> None:

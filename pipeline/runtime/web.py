@@ -15,8 +15,10 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from pipeline.domain import metrics
 from pipeline.domain.ports_api import Api
 from pipeline.domain.webhooks import BODY_LIMIT, Receiver, Refusal, WebRequest
+from pipeline.runtime import observe
 from pipeline.runtime.clock import Clock
 from pipeline.runtime.codec import Codec
 from pipeline.runtime.kafka import Cluster
@@ -64,6 +66,7 @@ def run_gateway(
     options: WebOptions | None = None,
     ready: Callable[[int], None] | None = None,
     api: Api | None = None,
+    observed: observe.Unobserved = observe.NONE,
 ) -> None:
     """Serves until `stop` is set, then finishes the requests in flight. Blocks.
 
@@ -74,7 +77,7 @@ def run_gateway(
         GatewayFailed: the producer cannot go on.
         OSError: the port is taken by somebody who does not share it.
     """
-    server = _Server(cluster, codec, receive, clock, options or WebOptions(), api)
+    server = _Server(cluster, codec, receive, clock, options or WebOptions(), api, observed)
     asyncio.run(server.run(stop, ready or (lambda _port: None)))
 
 
@@ -87,6 +90,7 @@ class _Server:
         clock: Clock,
         options: WebOptions,
         api: Api | None,
+        observed: observe.Unobserved,
     ) -> None:
         self._topic = cluster.real(TOPIC)
         self._codec = codec
@@ -108,6 +112,12 @@ class _Server:
                 in_flight=options.api_in_flight,
                 body_timeout_s=options.body_timeout_s,
             )
+        self._listens = False
+        self._observed = observed
+        observed.watch(
+            standing=lambda: observe.Standing(self._listens, 0, held=self._in_hand.count),
+            numbers={metrics.CALLBACKS: lambda: {(r,): n for r, n in self._counts.copy().items()}},
+        )
 
     @property
     def _publishers(self) -> list[Publisher]:
@@ -143,6 +153,7 @@ class _Server:
             await site.start()
             port = runner.addresses[0][1]
             log.info("gateway listens on %s:%d", self._options.host, port)
+            self._listens = True
             ready(port)
             await self._until(stop)
             self._stopping = True
@@ -175,6 +186,7 @@ class _Server:
         seen = self._counts.copy()
         try:
             while not any(task.done() for task in waits):
+                self._observed.turn()
                 await asyncio.wait(
                     waits, timeout=_REPORT_EVERY_S, return_when=asyncio.FIRST_COMPLETED
                 )

@@ -28,7 +28,7 @@ class Wire:
         value = None
         if emit.value is not None:
             value = self._codec.encode(self._by_topic[emit.topic][""], emit.value)
-        return Encoded(name, key, value, emit.headers, emit.partition)
+        return Encoded(name, key, value, emit.headers, emit.partition, emit)
 
     def decode(self, record: Inbound) -> Inbound:
         """The record with its value decoded.

@@ -21,6 +21,8 @@ MIN_SECRET_BYTES: Final = 16
 RUNNING: Final = "running.env"
 """In the data directory, while `pipeline up` runs: how to reach it."""
 
+METRICS_PORT: Final = "PIPELINE_METRICS_PORT"
+
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{0,60}")
 _KEY: Final = re.compile(r"(?:[0-9]|1[0-5])")
 
@@ -93,6 +95,19 @@ class Settings(BaseSettings):
         le=65535,
         validation_alias=AliasChoices("PIPELINE_GATEWAY_PORT"),
         description="its port",
+    )
+    metrics_host: str = _named(
+        "PIPELINE_METRICS_HOST",
+        "127.0.0.1",
+        "where a worker answers /metrics, /healthz and /readyz",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices(METRICS_PORT),
+        description="its port, for each worker its own; 0: any free one, named in"
+        " <data>/metrics/<stage>-<slot>.json; empty: none",
     )
     public_url: str = _named(
         "PIPELINE_PUBLIC_URL", "", "the gateway as providers reach it; empty: host and port"

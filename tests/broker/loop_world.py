@@ -19,6 +19,8 @@ from pipeline.runtime.clock import BrokerClock
 from pipeline.runtime.codec import Codec
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.listening import Silence
+from pipeline.runtime.observe import NONE as NOBODY
+from pipeline.runtime.observe import Unobserved
 from pipeline.runtime.stateful import Lane, StatefulWorker
 from pipeline.runtime.wire import Wire
 from pipeline.stages.fallback import Fallback
@@ -106,6 +108,7 @@ class LoopWorld:
         on_step: Step = lambda step: None,
         switches: Switches = NONE,
         static: bool = True,
+        observed: Unobserved = NOBODY,
     ) -> StatefulWorker:
         """A fallback worker in a thread of its own."""
         clock = BrokerClock()
@@ -131,6 +134,7 @@ class LoopWorld:
             static=static,
             switches=switches,
             on_step=on_step,
+            observed=observed,
         )
         stop = threading.Event()
         thread = threading.Thread(target=worker.run, args=(stop,), name=f"fallback-{slot}")

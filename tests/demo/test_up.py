@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +108,39 @@ def test_a_message_can_be_sent_and_followed(folder: Path):
     assert told["message_id"]
     assert told["events"][0]["event"] == "accepted"
     assert told["events"][-1]["event"] == "outcomes"
+
+
+def test_every_worker_is_ready_and_shows_its_metrics_where_the_data_directory_says(folder: Path):
+    """Six stages of two workers, each with a port of its own; and nobody's address in any of them."""
+    files = sorted((folder / "data" / "metrics").glob("*.json"))
+    assert len(files) == 12
+    written: dict[str, float] = {}
+    for file in files:
+        stage = file.stem.rpartition("-")[0]
+        ((target,),) = [found["targets"] for found in json.loads(file.read_text())]
+        assert get(f"http://{target}/healthz") == (200, "ok\n"), file
+        assert until(lambda: get(f"http://{target}/readyz") == (200, "ready\n"), 20), file  # noqa: B023
+        _, text = get(f"http://{target}/metrics")
+        assert "15112345678" not in text
+        for line in text.splitlines():
+            if line.startswith("delivery_") and f'stage="{stage}"' in line:
+                name, value = line.split("{")[0], float(line.rpartition(" ")[2])
+                written[f"{stage} {name}"] = written.get(f"{stage} {name}", 0) + value
+    assert written["accept delivery_events_total"] >= 1
+    assert written["fallback delivery_outcomes_total"] >= 1
+    assert written["dispatch delivery_attempt_seconds_count"] >= 1
+    assert written["receipts delivery_transactions_total"] >= 2
+    assert written["sink delivery_rows_total"] >= 1
+    assert {"gateway delivery_callbacks_total", "fallback delivery_lag"} <= written.keys()
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 def test_a_mistake_is_told_with_its_field(folder: Path):
