@@ -120,7 +120,13 @@ def run_stage(
     fingerprint = ids.pepper_fingerprint(settings.pepper_bytes)
     partitions = verify(cluster, codec, fingerprint, stage)
     clock = BrokerClock()
-    telemetry = TelemetryOptions(settings.data_dir, settings.metrics_host, settings.metrics_port)
+    telemetry = TelemetryOptions(
+        settings.data_dir,
+        settings.metrics_host,
+        settings.metrics_port,
+        settings.otlp_endpoint,
+        settings.otlp_headers.get_secret_value(),
+    )
     with observing(stage, slot, cluster, clock, telemetry) as observed:
         parts = Parts(
             settings=settings,
@@ -155,6 +161,7 @@ def _accept(parts: Parts) -> None:
         decode=parts.codec.decode,
         tenants=parts.config.tenants,
         switches=parts.switches,
+        trace_ratio=parts.settings.trace_ratio if parts.settings.otlp_endpoint else 0.0,
         random_id=(lambda: str(uuid.UUID(bytes=os.urandom(16))))
         if parts.switches.random_message_id
         else None,

@@ -16,7 +16,7 @@ cannot end as failed: only fallback may judge that, after the window.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
 from pipeline.domain import ids, tracing
@@ -235,7 +235,24 @@ class CommandProgress:
             # Of the step alone, so that a repeat under the same key has the same bytes.
             valid_for_ms=command["window_ms"],
         )
-        return config.adapters[account.adapter].build(account, delivery)
+        adapter = config.adapters[account.adapter]
+        if not (self.record.headers and account.trace):
+            return adapter.build(account, delivery)
+        return self._traced(account, adapter, delivery)
+
+    def _traced(self, account: Account, adapter: Adapter, delivery: Delivery) -> HttpRequest:
+        """The same, with the message's trace: for the provider itself, and in the address that it
+        reports to."""
+        headers, attempt = (
+            self.record.headers,
+            ids.attempt_id(self.command["command_id"], account.name),
+        )
+        returning = tracing.with_trace(account.callback_url, headers)
+        request = adapter.build(replace(account, callback_url=returning), delivery)
+        parent = tracing.at_attempt(headers, attempt)
+        if not parent:
+            return request
+        return replace(request, headers={**request.headers, tracing.TRACEPARENT: parent})
 
     # what came back
 

@@ -150,6 +150,15 @@ CALLBACKS: Final = Metric(
     "delivery.callbacks", "counter", "{request}", ("result",), "Webhooks by what became of them."
 )
 LOOP_AGE: Final = Metric("delivery.loop_age", "gauge", "s", (), "Since the loop last turned.")
+TELEMETRY: Final = Metric(
+    "delivery.telemetry",
+    "counter",
+    "{item}",
+    ("kind", "result"),
+    "Spans by what became of them: exported, failed (the collector did not take "
+    "them) or dropped (there was no room, because it is slow).",
+)
+
 METRICS: Final[tuple[Metric, ...]] = tuple(
     found for found in list(globals().values()) if isinstance(found, Metric)
 )

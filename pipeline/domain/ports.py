@@ -35,6 +35,7 @@ class Account:
     cost: float = 0.0  # per accepted request, in `currency`
     currency: str = "EUR"
     timeout_ms: int = 4_000  # total, for one request
+    trace: bool = True  # it gets our trace context, and gives it back with receipts
 
 
 @dataclass(frozen=True, slots=True)

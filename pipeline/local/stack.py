@@ -147,7 +147,11 @@ def environment_of(settings: Settings) -> dict[str, str]:
     found = {}
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
-        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value or "")
+        text = (
+            value.get_secret_value()
+            if isinstance(value, SecretStr)
+            else str("" if value is None else value)
+        )
         alias = field.validation_alias
         if text:
             found[str(getattr(alias, "choices", [alias])[0])] = text

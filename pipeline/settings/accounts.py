@@ -18,7 +18,7 @@ _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _KEYS: Final = (
     "adapter", "channel", "base_url", "countries", "credential", "callback_secrets",
     "callback_url", "sender", "cost", "currency", "timeout", "honours_keys", "echoes_reference",
-    "receipts",
+    "receipts", "trace",
 )  # fmt: skip
 
 
@@ -91,6 +91,7 @@ def _account(name: str, world: World, node: Node) -> Account:
         cost=of("cost", lambda part: part.number(0, 1_000), 0.0),
         currency=of("currency", _currency, standard.currency),
         timeout_ms=of("timeout", lambda part: part.duration(100, 60_000), standard.timeout_ms),
+        trace=of("trace", Node.flag, standard.trace),
     )
 
 

@@ -109,6 +109,21 @@ class Settings(BaseSettings):
         description="its port, for each worker its own; 0: any free one, named in"
         " <data>/metrics/<stage>-<slot>.json; empty: none",
     )
+    otlp_endpoint: str = _named(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "where traces and metrics go, by OTLP over HTTP with protobuf; empty: nowhere",
+    )
+    otlp_headers: SecretStr = _named(
+        "OTEL_EXPORTER_OTLP_HEADERS", SecretStr(""), "name=value for it, with commas between"
+    )
+    trace_ratio: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        validation_alias=AliasChoices("OTEL_TRACES_SAMPLER_ARG"),
+        description="share of the messages without a caller's trace that get one, with an endpoint",
+    )
     public_url: str = _named(
         "PIPELINE_PUBLIC_URL", "", "the gateway as providers reach it; empty: host and port"
     )
@@ -128,7 +143,7 @@ class Settings(BaseSettings):
                 raise ValueError("host:port, with commas between")
         return value
 
-    @field_validator("registry_url", "public_url")
+    @field_validator("registry_url", "public_url", "otlp_endpoint")
     @classmethod
     def _is_url(cls, value: str) -> str:
         if value and not re.match(r"https?://[^/]", value):

@@ -32,7 +32,7 @@ from pipeline.domain.requests import (
     read_update,
 )
 from pipeline.domain.switches import NONE, Switches
-from pipeline.domain.tracing import carried
+from pipeline.domain.tracing import begun, carried
 
 STAGE: Final = "accept"
 READS: Final = ("intake", "intake.bulk", "recipients")
@@ -67,6 +67,7 @@ class AcceptConfig:
     `cluster` is the id of the Kafka cluster, part of the names of messages without a key. `decode`
     reads Avro in either framing and raises Undecodable; what else it raises (a registry that does
     not answer) passes through, for the runtime to try again. `tenants` binds topics to tenants.
+    `trace_ratio` is the share of messages without a caller's trace that get one (0 to 1).
     `random_id` serves a fault that only tests plant.
     """
 
@@ -78,6 +79,7 @@ class AcceptConfig:
     channels: Collection[str] = tuple(CHANNELS)
     switches: Switches = NONE
     random_id: Callable[[], str] | None = None
+    trace_ratio: float = 0.0
     world: World = field(init=False)
 
     def __post_init__(self) -> None:
@@ -215,7 +217,7 @@ def _message(record: Inbound, value: object, tenant: str, config: AcceptConfig) 
         f"accepted.{request.priority}",
         recipient,
         cast("Mapping[str, Any]", message),
-        carried(record.headers),
+        carried(record.headers) or begun(message_id, config.trace_ratio),
     )
 
 

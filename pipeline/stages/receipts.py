@@ -39,7 +39,7 @@ from pipeline.domain.records import (
     Receipt,
     Reference,
 )
-from pipeline.domain.tracing import carried
+from pipeline.domain.tracing import carried, of_query
 
 STAGE: Final = "receipts"
 READS: Final = ("callbacks", "references", "unmatched")
@@ -159,6 +159,9 @@ class Receipts:
             letters.add(UNREADABLE, _plain(str(problem))[:200])
             return letters.answers()
         trace = carried(record.headers)
+        named = {(report.reference, report.provider_message_id) for report in reports}
+        if not trace and len(named) == 1:
+            trace = of_query(callback["query"])  # of the message that was sent with this address
         emits: dict[tuple[str, ...], Answer] = {}  # a batch may list one report twice
         for number, report in enumerate(reports, start=1):
             where = f"report {number} of {len(reports)}"

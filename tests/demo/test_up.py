@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -23,17 +24,18 @@ from pipeline.settings import Settings, load_settings
 from pipeline.simulators.people import Asked, Mix, requests
 from pipeline.stages.sink import kind_of
 from tests.demo import processes
+from tests.otlp_receiver import Receiver, Told, receiving
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = ("--kafka-port", "0", "--port", "0", "--clickhouse-port", "0", "--simulator-port", "0")
 
 
-def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
+def start(folder: Path, *words: str, **more: str) -> "subprocess.Popen[str]":
     with (folder / "up.out").open("w") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "pipeline", "up", *words],
-            env=environment(folder),
+            env=environment(folder, **more),
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -41,17 +43,25 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
         )
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, **more: str) -> dict[str, str]:
     """What a newcomer has: nothing but a place for the data."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("KAFKA_", "CLICKHOUSE_"))}
-    return {**kept, "PIPELINE_DATA_DIR": str(folder / "data")}
+    return {**kept, "PIPELINE_DATA_DIR": str(folder / "data"), **more}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def collector() -> Iterator[Receiver]:
+    """Where the running pipeline sends its traces: of one message in fifty, and of all that ask."""
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, collector: Receiver) -> Iterator[Path]:
     """A running pipeline's folder."""
     place = tmp_path_factory.mktemp("up")
-    program = start(place, *PORTS)
+    to_us = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_TRACES_SAMPLER_ARG": "0.02"}
+    program = start(place, *PORTS, **to_us)
     try:
         until(lambda: program.poll() is not None or said(place, "Running;"), 180)
         assert program.poll() is None, (place / "up.out").read_text()
@@ -141,6 +151,38 @@ def get(url: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
+
+
+def test_a_traced_message_is_one_tree_at_the_collector(settings: Settings, collector: Receiver):
+    """Sent by any Kafka client with a traceparent: every hop of every stage hangs on its span."""
+    trace, caller = secrets.token_hex(16), secrets.token_hex(8)
+    producer = Producer({"bootstrap.servers": settings.bootstrap})
+    asked = {"to": {"phone": "+4915112345690"}, "content": {"text": "CANARY"}, "priority": "urgent"}
+    header = ("traceparent", f"00-{trace}-{caller}-01".encode())
+    topic = f"{settings.prefix}intake"
+    producer.produce(topic, json.dumps(asked).encode(), b"k", headers=[header])
+    assert producer.flush(20) == 0
+
+    def whole() -> dict[str, Told]:
+        found = collector.trace(trace)
+        return found if "message" in {span.name for span in found.values()} else {}
+
+    found = until(whole, 60)
+    until(lambda: "POST" in {span.name for span in collector.trace(trace).values()}, 10)
+    found = until(lambda: hang_together(collector.trace(trace), caller), 10)
+    stages = {span.resource["delivery.stage"] for span in found.values()}
+    assert stages >= {"accept", "fallback", "dispatch"}
+    (first,) = [span for span in found.values() if span.parent_id == caller]
+    assert first.name == "process intake"
+    assert "CANARY" not in str(collector.spans)
+    assert "15112345690" not in str(collector.spans)
+    until(lambda: {m.name for m in collector.metrics} >= {"delivery.events", "delivery.lag"}, 30)
+
+
+def hang_together(found: dict[str, Told], root: str) -> dict[str, Told]:
+    """The spans, when each has its parent among them or hangs on `root`; else none yet."""
+    whole = all(span.parent_id == root or span.parent_id in found for span in found.values())
+    return found if whole else {}
 
 
 def test_a_mistake_is_told_with_its_field(folder: Path):

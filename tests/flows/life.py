@@ -69,7 +69,13 @@ POLICY = Policy(
 
 def _account(name: str, channel: str, **capabilities: bool) -> Account:
     return Account(
-        name, "generic", channel, "http://127.0.0.1", Capabilities(**capabilities), cost=0.01
+        name,
+        "generic",
+        channel,
+        "http://127.0.0.1",
+        Capabilities(**capabilities),
+        callback_url=f"http://127.0.0.1/callbacks/{name}",
+        cost=0.01,
     )
 
 
@@ -101,13 +107,20 @@ class Life:
     """One world with every stage in it; `script` says what the providers do."""
 
     def __init__(
-        self, script: Script, *, policy: Policy = POLICY, switches: Switches = NONE
+        self,
+        script: Script,
+        *,
+        policy: Policy = POLICY,
+        switches: Switches = NONE,
+        trace_ratio: float = 0.0,
     ) -> None:
         self.policy = policy
         self.clock = ManualClock()
         self.started = self.clock.now()
         self.log = MemoryLog(self.clock, partitions=2, check=on_the_wire)
-        accept_config = AcceptConfig(policy, PEPPER, "cluster", _CODEC.decode, switches=switches)
+        accept_config = AcceptConfig(
+            policy, PEPPER, "cluster", _CODEC.decode, switches=switches, trace_ratio=trace_ratio
+        )
         dispatch = Dispatch(
             DispatchConfig(list(ACCOUNTS.values()), PROVIDERS, render, PEPPER, 0, KEY),
             lambda *_: False,

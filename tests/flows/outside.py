@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.domain.outcomes import Emit, Inbound
 from pipeline.domain.ports import Account, HttpReply, HttpRequest
@@ -74,6 +75,7 @@ class Request:
     key: str
     text: str
     taken: bool
+    traceparent: str = ""
 
 
 @dataclass(order=True)
@@ -206,7 +208,7 @@ class Outside:
         honoured = account.capabilities.honours_keys
         if honoured and (provider, key) in self._by_key:
             own_id, says = self._by_key[provider, key]
-            self._keep(provider, body, key, taken=False)
+            self._keep(provider, body, wanted, taken=False)
             again = HttpReply(202, {}, json.dumps({"id": own_id}).encode())
             return (again if says.taken else says.answer(own_id)), REQUEST_MS
         plays = self.script.get(f"{provider} {body['to']}") or self.script[provider]
@@ -217,7 +219,7 @@ class Outside:
         own_id = f"{provider}-{reference[-24:]}-{turn}"
         if says.taken:
             self._by_key[provider, key] = (own_id, says)
-        self._keep(provider, body, key, taken=says.taken)
+        self._keep(provider, body, wanted, taken=says.taken)
         for number, (after, kind, code) in enumerate(says.reports):
             told = {
                 "id": f"{own_id}-{number}",
@@ -231,23 +233,27 @@ class Outside:
                 told["reference"] = reference
             for _ in range(self.repeat_callbacks):
                 # Apart from each other: what comes in one moment has no order to be kept.
-                self._at(after + number, self._reporting(provider, told))
+                query = urlsplit(body["callback_url"]).query
+                self._at(after + number, self._reporting(provider, told, query))
         return says.answer(own_id), says.takes_ms
 
-    def _keep(self, provider: str, body: Mapping[str, Any], key: str, *, taken: bool) -> None:
+    def _keep(
+        self, provider: str, body: Mapping[str, Any], wanted: HttpRequest, *, taken: bool
+    ) -> None:
         self.requests.append(
             Request(
                 self._log.clock.now(),
                 provider,
                 body["to"],
                 body["reference"],
-                key,
+                wanted.headers["idempotency-key"],
                 body["text"],
                 taken,
+                wanted.headers.get("traceparent", ""),
             )
         )
 
-    def _reporting(self, provider: str, told: Mapping[str, Any]) -> Callable[[], None]:
+    def _reporting(self, provider: str, told: Mapping[str, Any], query: str) -> Callable[[], None]:
         def report() -> None:
             value: Callback = {
                 "record_version": RECORD_VERSION,
@@ -257,7 +263,7 @@ class Outside:
                 "received_at": self._log.clock.now(),
                 "method": "POST",
                 "path": f"/callbacks/{provider}",
-                "query": "",
+                "query": query,
                 "headers": {},
                 "body": json.dumps(told).encode(),
             }
