@@ -3,6 +3,7 @@
 Every command is imported when it is asked for, so that a worker starts with what its stage needs.
 """
 
+import os
 import sys
 from typing import Final
 
@@ -33,6 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
     could not run, and why)."""
     words = sys.argv[1:] if arguments is None else arguments
     from cyclopts import App, CycloptsError
+
+    if os.environ.get("PIPELINE_LOG"):
+        from pipeline.commands import log_lines
+
+        if form := log_lines.wanted():
+            log_lines.to_stderr(form)
 
     app = App(name="pipeline", help="Message delivery over several channels on Kafka.")
     for name, meaning in COMMANDS.items():

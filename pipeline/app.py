@@ -126,6 +126,7 @@ def run_stage(
         settings.metrics_port,
         settings.otlp_endpoint,
         settings.otlp_headers.get_secret_value(),
+        attempts=settings.attempt_log == "on",
     )
     with observing(stage, slot, cluster, clock, telemetry) as observed:
         parts = Parts(

@@ -28,7 +28,7 @@ UNABLE: Final = 2
 
 @app.default
 def run(stage: Stage, *, slot: int = 0, transient: Flag = False) -> int:
-    """Run one worker. It logs to stderr, a JSON object a line.
+    """Run one worker. It logs to stderr, a JSON object a line (PIPELINE_LOG=text: for people).
 
     Exit status 0: it was told to stop; 1: it crashed, or could not stop in time; 2: it must not
     run like this, and the last line says why.
@@ -39,7 +39,7 @@ def run(stage: Stage, *, slot: int = 0, transient: Flag = False) -> int:
             once what its predecessor held; two processes cannot have the same.
         transient: For workers that come and go: leave the group when stopping.
     """
-    log_lines.to_stderr()
+    log_lines.to_stderr(log_lines.wanted() or "json")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: _told(stop, number, _frame))

@@ -155,7 +155,7 @@ TELEMETRY: Final = Metric(
     "counter",
     "{item}",
     ("kind", "result"),
-    "Spans by what became of them: exported, failed (the collector did not take "
+    "Spans and attempt lines by what became of them: exported, failed (the collector did not take "
     "them) or dropped (there was no room, because it is slow).",
 )
 

@@ -4,6 +4,7 @@ The loop's thread calls; what it tells ends in plain numbers that other threads 
 (domain/meters.py). Nothing here waits, does I/O or raises, so no exporter can slow a loop.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,8 @@ from pipeline.domain.outcomes import Emit
 from pipeline.domain.tallies import Tallies
 from pipeline.runtime.clock import Clock
 from pipeline.topology import CATALOGUE
+
+log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
 """How often the loop looks at its lag."""
@@ -103,6 +106,7 @@ class Observe(Unobserved):
         self._waiting: Callable[[], Iterable[Waiting]] = tuple
         self._standing: Callable[[], Standing] | None = None
         self._ages = Ages()
+        self._complained = False
         self._lags: Mapping[Labels, float] = {}
         self._oldest: Mapping[Labels, float] = {}
         self.meters.watch(metrics.LAG, lambda: self._lags)
@@ -115,18 +119,30 @@ class Observe(Unobserved):
         self._turned_at = now
         if now >= self._look_at:
             self._look_at = now + LOOK_S
-            self._lags, self._oldest = self._ages.look(self._waiting(), self._clock.now())
+            try:
+                self._lags, self._oldest = self._ages.look(self._waiting(), self._clock.now())
+            except Exception as error:  # noqa: BLE001 - see _failed
+                self._failed(error)
 
     def committed(self, said: Iterable[Emit | None], seconds: float) -> None:
         """See Unobserved."""
         self._transactions.add(("committed",))
         self._commit.add((), seconds)
         emits = [one for one in said if one is not None]
-        for emit in emits:
-            self._tallies.committed(emit.topic, emit.value)
-        if emits and self._on_commit is not None:
-            ended = self._clock.now()
-            self._on_commit(emits, ended - int(seconds * 1_000), ended)
+        try:
+            for emit in emits:
+                self._tallies.committed(emit.topic, emit.value)
+            if emits and self._on_commit is not None:
+                ended = self._clock.now()
+                self._on_commit(emits, ended - int(seconds * 1_000), ended)
+        except Exception as error:  # noqa: BLE001 - see _failed
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """A fault of ours in the telling must not undo what was done: it is said, once."""
+        if not self._complained:
+            self._complained = True
+            log.warning("telemetry is not complete: %s", type(error).__name__, exc_info=error)
 
     def ended(self, result: str) -> None:
         """See Unobserved."""

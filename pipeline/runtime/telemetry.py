@@ -5,14 +5,15 @@ Telemetry is never a reason for a worker not to run: what cannot be set up is sa
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
 
-from pipeline.domain import metrics
+from pipeline.domain import attempt_lines, metrics
+from pipeline.domain.attempt_lines import Line
 from pipeline.domain.meters import Labels
 from pipeline.domain.outcomes import Emit
 from pipeline.domain.spans import spans
@@ -24,6 +25,7 @@ from pipeline.runtime.outlet import Outlet
 from pipeline.runtime.probes import Probes
 
 log = logging.getLogger(__name__)
+attempt_log = logging.getLogger("pipeline.attempt")
 
 _REACHABLE_S: Final = 2.0
 
@@ -37,6 +39,7 @@ class TelemetryOptions:
     port: int | None = None
     collector: str = ""
     collector_headers: str = field(default="", repr=False)  # they may hold a password
+    attempts: bool = False  # a log line for each attempt
 
 
 @contextlib.contextmanager
@@ -46,17 +49,24 @@ def observing(
     """What a worker tells its loop's events to, carried outside until the block ends."""
     with contextlib.ExitStack() as stack:
         collector = _collector(stage, slot, options)
-        outlet = spans_to(collector) if collector else None
+        traces = spans_to(collector) if collector else None
+        lines = Outlet("attempt lines", _log_attempts) if options.attempts else None
 
         def committed(emits: Sequence[Emit], began: int, ended: int) -> None:
-            if outlet is not None and (found := spans(emits, stage, began, ended)):
-                outlet.put(found)
+            if traces is not None and (found := spans(emits, stage, began, ended)):
+                traces.put(found)
+            if lines is not None and (said := attempt_lines.lines(emits)):
+                lines.put(said)
 
-        observed = Observe(clock, committed)
-        if collector is not None and outlet is not None:
+        observed = Observe(clock, committed if traces or lines else None)
+        outlets = {"span": traces, "line": lines}
+        ways = {kind: outlet for kind, outlet in outlets.items() if outlet is not None}
+        for outlet in ways.values():
             stack.callback(outlet.close)
+        if ways:
+            observed.watch(numbers={metrics.TELEMETRY: lambda: _fates(ways)})
+        if collector is not None:
             stack.callback(MetricPush(collector, observed.meters, clock).close)
-            observed.watch(numbers={metrics.TELEMETRY: lambda: _fates("span", outlet)})
         _serve(stack, observed, stage, slot, cluster, options)
         yield observed
 
@@ -73,12 +83,19 @@ def _collector(stage: str, slot: int, options: TelemetryOptions) -> Collector | 
     return Collector(options.collector, options.collector_headers, worker)
 
 
-def _fates(kind: str, outlet: Outlet[Any]) -> dict[Labels, float]:
-    return {
-        (kind, "exported"): outlet.exported,
-        (kind, "failed"): outlet.failed,
-        (kind, "dropped"): outlet.dropped,
-    }
+def _log_attempts(found: Sequence[Line]) -> bool:
+    for line in found:
+        attempt_log.info("%s: %s", line["provider"], line["result"], extra={"fields": line})
+    return True
+
+
+def _fates(ways: Mapping[str, Outlet[Any]]) -> dict[Labels, float]:
+    found: dict[Labels, float] = {}
+    for kind, outlet in ways.items():
+        found[kind, "exported"] = outlet.exported
+        found[kind, "failed"] = outlet.failed
+        found[kind, "dropped"] = outlet.dropped
+    return found
 
 
 def _serve(

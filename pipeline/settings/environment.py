@@ -109,6 +109,12 @@ class Settings(BaseSettings):
         description="its port, for each worker its own; 0: any free one, named in"
         " <data>/metrics/<stage>-<slot>.json; empty: none",
     )
+    log_form: Literal["json", "text", ""] = _named(
+        "PIPELINE_LOG", "", "how logs are written; empty: json by workers, else only warnings"
+    )
+    attempt_log: Literal["on", "off"] = _named(
+        "PIPELINE_ATTEMPT_LOG", "off", "on: dispatch logs a line for each attempt"
+    )
     otlp_endpoint: str = _named(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "",

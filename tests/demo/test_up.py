@@ -16,6 +16,7 @@ from confluent_kafka import Producer
 
 from pipeline.commands.demo_run import Tally
 from pipeline.commands.send import FOLLOWED
+from pipeline.domain import tracing
 from pipeline.runtime.clickhouse import Store
 from pipeline.runtime.codec import Codec
 from pipeline.runtime.follow import Follower
@@ -60,7 +61,11 @@ def collector() -> Iterator[Receiver]:
 def folder(tmp_path_factory: pytest.TempPathFactory, collector: Receiver) -> Iterator[Path]:
     """A running pipeline's folder."""
     place = tmp_path_factory.mktemp("up")
-    to_us = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_TRACES_SAMPLER_ARG": "0.02"}
+    to_us = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_TRACES_SAMPLER_ARG": "0.02",
+        "PIPELINE_ATTEMPT_LOG": "on",
+    }
     program = start(place, *PORTS, **to_us)
     try:
         until(lambda: program.poll() is not None or said(place, "Running;"), 180)
@@ -153,7 +158,9 @@ def get(url: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def test_a_traced_message_is_one_tree_at_the_collector(settings: Settings, collector: Receiver):
+def test_a_traced_message_is_one_tree_at_the_collector(
+    folder: Path, settings: Settings, collector: Receiver
+):
     """Sent by any Kafka client with a traceparent: every hop of every stage hangs on its span."""
     trace, caller = secrets.token_hex(16), secrets.token_hex(8)
     producer = Producer({"bootstrap.servers": settings.bootstrap})
@@ -176,7 +183,22 @@ def test_a_traced_message_is_one_tree_at_the_collector(settings: Settings, colle
     assert first.name == "process intake"
     assert "CANARY" not in str(collector.spans)
     assert "15112345690" not in str(collector.spans)
+    posts = {span.span_id for span in found.values() if span.name == "POST"}
+
+    def logged() -> set[str]:
+        lines = [line for line in attempt_lines(folder) if line["trace_id"] == trace]
+        return {tracing.span_of(line["attempt_id"]) for line in lines}
+
+    assert posts
+    until(lambda: logged() >= posts, 10)
     until(lambda: {m.name for m in collector.metrics} >= {"delivery.events", "delivery.lag"}, 30)
+
+
+def attempt_lines(folder: Path) -> list[dict[str, str]]:
+    """The wide lines of both dispatchers."""
+    texts = [path.read_text() for path in (folder / "data" / "logs").glob("dispatch-*.log")]
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    return [line for line in lines if line["logger"] == "pipeline.attempt"]
 
 
 def hang_together(found: dict[str, Told], root: str) -> dict[str, Told]:

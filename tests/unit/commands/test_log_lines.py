@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 
-from pipeline.commands.log_lines import JsonLines
+from pipeline.commands.log_lines import JsonLines, TextLines
 from pipeline.domain.errors import BadInput
 
 
@@ -40,3 +40,29 @@ def test_an_exception_leaves_its_kind_and_place_but_not_its_words():
 def test_our_own_errors_keep_their_words():
     found = line(BadInput("PIPELINE_PEPPER", "it is not set", "set it"))
     assert found["error"] == "BadInput: PIPELINE_PEPPER: it is not set; set it"
+
+
+def raised() -> logging.LogRecord:
+    try:
+        raise KeyError("+4915112345678")
+    except KeyError:
+        info = sys.exc_info()
+    return logging.LogRecord("a.b", logging.ERROR, __file__, 1, "broke", (), info)
+
+
+def test_a_wide_line_has_its_fields_beside_the_message():
+    record = logging.LogRecord("pipeline.attempt", logging.INFO, __file__, 1, "done", (), None)
+    record.fields = {"provider": "one", "latency_ms": 61, "code": None}
+    found = json.loads(JsonLines().format(record))
+    assert (found["message"], found["provider"], found["latency_ms"]) == ("done", "one", 61)
+    assert found["code"] is None
+    text = TextLines().format(record)
+    assert text.endswith("INFO     pipeline.attempt: done provider=one latency_ms=61")
+
+
+def test_text_for_people_quotes_nothing_of_a_message_either():
+    text = TextLines().format(raised())
+    first, place = text.splitlines()
+    assert first.endswith("ERROR    a.b: broke error=KeyError")
+    assert "test_log_lines.py" in place
+    assert "4915112345678" not in text

@@ -57,6 +57,24 @@ def test_only_what_was_committed_counts_and_is_passed_on(clock: HandClock) -> No
     assert told == [(2, clock.ms - 250, clock.ms)]
 
 
+def test_a_fault_in_the_telling_is_said_once_and_stops_nothing(
+    clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It runs right after a commit: raising there would undo what cannot be undone."""
+
+    def broken() -> list[Waiting]:
+        raise RuntimeError("+4915112345678")
+
+    observed = Observe(clock)
+    observed.watch(waiting=broken)
+    for _ in range(3):
+        observed.committed([Emit("outcomes", "r", {"no": "outcome"})], 0.01)
+        clock.ms += int(LOOK_S * 1_000)
+        observed.turn()
+    assert caplog.messages == ["telemetry is not complete: KeyError"]
+    assert number(observed, metrics.TRANSACTIONS, ("committed",)) == 3
+
+
 # Lag and age
 
 
