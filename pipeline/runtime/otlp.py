@@ -17,7 +17,7 @@ from pipeline.domain.meters import Meters, Series, Spread
 from pipeline.domain.metrics import Metric
 from pipeline.domain.spans import Span
 from pipeline.runtime.clock import Clock
-from pipeline.runtime.outlet import CLOSE_S, Outlet
+from pipeline.runtime.outlet import Outlet
 
 log = logging.getLogger(__name__)
 
@@ -124,13 +124,14 @@ class MetricPush:
         self._collector, self._meters, self._clock = collector, meters, clock
         self._every_s = every_s
         self._started = clock.now()
+        self._well = True
         self._stop = threading.Event()
         self._exporter: Any = None
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        well, stopping = True, False
+        stopping = False
         while not stopping:
             stopping = self._stop.wait(self._every_s)
             try:
@@ -138,8 +139,8 @@ class MetricPush:
             except Exception as error:  # noqa: BLE001 - telemetry breaks nothing
                 log.debug("metrics: %s", type(error).__name__)
                 taken = False
-            if taken != well:
-                well = taken
+            if taken != self._well:
+                self._well = taken
                 log.warning("metrics %s", "are taken again" if taken else "are not taken")
 
     def _push(self) -> bool:
@@ -153,10 +154,15 @@ class MetricPush:
         data = _data(self._meters.read(), self._collector.resource(), times)
         return bool(self._exporter.export(data) is MetricExportResult.SUCCESS)
 
-    def close(self) -> None:
-        """Sends what there is, for at most `CLOSE_S`."""
+    def stop(self) -> None:
+        """Begins to send what there is, for the last time."""
         self._stop.set()
-        self._thread.join(CLOSE_S)
+
+    def join(self, seconds: float) -> None:
+        """After `stop`: waits until it is sent, at most so long. A collector that did not take
+        things lately is not waited for."""
+        if self._well:
+            self._thread.join(seconds)
 
 
 def _data(found: Iterable[Series], resource: Any, times: tuple[int, int]) -> Any:

@@ -19,8 +19,9 @@ ROOM: Final = 8_192
 
 BATCH: Final = 512
 EVERY_S: Final = 1.0
-CLOSE_S: Final = 2.0
-"""How long the end of a worker may wait for what is left: within the 10 s that it has."""
+CLOSE_S: Final = 1.2
+"""How long the end of a worker may wait for all that is left: of the 10 s that it has, requests in
+flight may have taken 8."""
 
 
 class Outlet(Generic[Item]):
@@ -50,10 +51,15 @@ class Outlet(Generic[Item]):
         else:
             self._items.extend(items)
 
-    def close(self) -> None:
-        """Hands over what waits, for at most `CLOSE_S`."""
+    def stop(self) -> None:
+        """Begins to hand over what waits, at once."""
         self._stop.set()
-        self._thread.join(CLOSE_S)
+
+    def join(self, seconds: float) -> None:
+        """After `stop`: waits until everything is handed over, at most so long. Who did not take
+        things lately is not waited for."""
+        if self._well:
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):

@@ -21,7 +21,7 @@ from pipeline.runtime.clock import Clock
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.observe import Observe
 from pipeline.runtime.otlp import Collector, MetricPush, spans_to
-from pipeline.runtime.outlet import Outlet
+from pipeline.runtime.outlet import CLOSE_S, Outlet
 from pipeline.runtime.probes import Probes
 
 log = logging.getLogger(__name__)
@@ -61,14 +61,21 @@ def observing(
         observed = Observe(clock, committed if traces or lines else None)
         outlets = {"span": traces, "line": lines}
         ways = {kind: outlet for kind, outlet in outlets.items() if outlet is not None}
-        for outlet in ways.values():
-            stack.callback(outlet.close)
         if ways:
             observed.watch(numbers={metrics.TELEMETRY: lambda: _fates(ways)})
-        if collector is not None:
-            stack.callback(MetricPush(collector, observed.meters, clock).close)
+        pushes = [MetricPush(collector, observed.meters, clock)] if collector else []
+        stack.callback(_end, [*ways.values(), *pushes], clock)
         _serve(stack, observed, stage, slot, cluster, options)
         yield observed
+
+
+def _end(threads: Sequence[Outlet[Any] | MetricPush], clock: Clock) -> None:
+    """All of them together have `CLOSE_S`."""
+    until = clock.monotonic() + CLOSE_S
+    for one in threads:
+        one.stop()
+    for one in threads:
+        one.join(max(0.0, until - clock.monotonic()))
 
 
 def _collector(stage: str, slot: int, options: TelemetryOptions) -> Collector | None:

@@ -35,7 +35,8 @@ def exported(found: Sequence[Span]) -> list[Told]:
     with receiving() as receiver:
         outlet = spans_to(Collector(receiver.url, "", {"service.name": "delivery-pipeline"}))
         outlet.put(found)
-        outlet.close()
+        outlet.stop()
+        outlet.join(20)
         return [span for span in receiver.spans if not span.name.startswith("commit")]
 
 

@@ -21,7 +21,8 @@ def test_a_span_arrives_as_it_was_made() -> None:
         headers = "authorization=Bearer%20geheim, x-team=delivery"
         outlet = spans_to(Collector(receiver.url + "/", headers, worker))
         outlet.put([SPAN])
-        outlet.close()
+        outlet.stop()
+        outlet.join(20)
         (found,) = receiver.spans
     assert (found.trace_id, found.span_id, found.parent_id) == (SPAN.trace_id, SPAN.span_id, "")
     assert (found.name, found.kind, found.wrong) == ("POST", "client", True)
@@ -39,7 +40,8 @@ def test_a_collector_that_refuses_is_counted_and_said_without_its_address(caplog
         receiver.status = 400
         outlet = spans_to(Collector(receiver.url, "", {}))
         outlet.put([SPAN, SPAN])
-        outlet.close()
+        outlet.stop()
+        outlet.join(20)
     assert (outlet.exported, outlet.failed) == (0, 2)
     assert caplog.messages == ["spans are not taken"]
 
@@ -51,7 +53,8 @@ def test_metrics_arrive_with_their_labels_and_since_when_they_count() -> None:
     with receiving() as receiver:
         push = MetricPush(Collector(receiver.url, "", {}), observed.meters, clock)
         observed.committed([Emit("accepted.urgent", "r", {"priority": "urgent"})], 0.02)
-        push.close()  # sends what there is
+        push.stop()
+        push.join(20)  # sends what there is
         found = {metric.name: metric for metric in receiver.metrics}
     (events,) = found["delivery.events"].sum.data_points
     assert attributes(events.attributes)["kind"] == "accepted"

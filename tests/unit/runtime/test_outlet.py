@@ -1,10 +1,16 @@
 """A way out that is slow, broken or closed holds nobody up, and everything is counted."""
 
 import threading
+import time
 from collections.abc import Sequence
 
 from pipeline.runtime.outlet import BATCH, Outlet
 from tests.waiting import until
+
+
+def end(outlet: Outlet[int]) -> None:
+    outlet.stop()
+    outlet.join(10)
 
 
 def test_everything_arrives_in_order_in_batches() -> None:
@@ -18,7 +24,7 @@ def test_everything_arrives_in_order_in_batches() -> None:
     total = 3 * BATCH + 1
     for number in range(total):
         outlet.put([number])
-    outlet.close()
+    end(outlet)
     assert [number for batch in came for number in batch] == list(range(total))
     assert max(map(len, came)) <= BATCH
     assert (outlet.exported, outlet.failed, outlet.dropped) == (total, 0, 0)
@@ -38,7 +44,7 @@ def test_what_a_slow_taker_leaves_no_room_for_is_dropped_and_counted() -> None:
         outlet.put([number])
     assert outlet.dropped == 90
     go.set()
-    outlet.close()
+    end(outlet)
     assert outlet.exported == 11
 
 
@@ -55,7 +61,7 @@ def test_a_taker_that_refuses_or_raises_is_said_once_and_asked_again(caplog) -> 
     for done in range(1, 5):
         outlet.put([1, 2])
         until(lambda done=done: outlet.failed + outlet.exported == 2 * done)
-    outlet.close()
+    end(outlet)
     assert (outlet.failed, outlet.exported) == (6, 2)
     assert caplog.messages == ["numbers are not taken", "numbers are taken again"]
     assert "4915112345678" not in caplog.text
@@ -71,7 +77,33 @@ def test_a_taker_that_never_returns_does_not_stop_the_end() -> None:
     outlet = Outlet("numbers", deliver, every_s=0.01)
     outlet.put([1])
     assert begun.wait(5)
-    outlet.close()  # not joined: the worker has 10 s for all
+    outlet.stop()
+    outlet.join(0.2)  # not longer: the worker has 10 s for all
     assert outlet.exported == 0
     go.set()
     until(lambda: outlet.exported == 1)
+
+
+def test_who_did_not_take_things_lately_is_not_waited_for() -> None:
+    begun, go = threading.Event(), threading.Event()
+    calls = 0
+
+    def deliver(batch: Sequence[int]) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            begun.set()
+            go.wait(30)
+        return False
+
+    outlet = Outlet("numbers", deliver, every_s=0.01)
+    outlet.put([1])
+    until(lambda: outlet.failed == 1)
+    outlet.put([2])
+    assert begun.wait(5)
+    asked = time.monotonic()
+    end(outlet)
+    assert time.monotonic() - asked < 5
+    assert outlet.failed == 1
+    go.set()
+    until(lambda: outlet.failed == 2)
