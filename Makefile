@@ -27,11 +27,12 @@ up: $(STAMP) ## run every stage on this machine until Ctrl-C
 test: $(STAMP) ## every test, about 9 minutes (ARGS="tests/unit -k accept": only these)
 	@$(BIN)/pytest $(if $(ARGS),$(ARGS),$(EVERY_TEST))
 
-check: $(STAMP) ## style, types, imports and the catalogue; edits nothing
+check: $(STAMP) ## style, types, imports, catalogue, schemas against the released ones; edits nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python scripts/check_schemas.py
 	@$(BIN)/pytest -q tests/test_architecture.py tests/unit/test_topology.py
 
 fix: $(STAMP) ## format, and repair what can be repaired by itself
@@ -47,7 +48,7 @@ mutants: $(STAMP) ## the bugs that `make faults MUTANT=name` can plant, and the 
 bench: $(STAMP) ## measure each stage against a bare loop
 	@$(BIN)/python -m bench $(ARGS)
 
-lock: $(STAMP) ## pin the newest versions that pyproject.toml allows, and the embedded Kafka's jars
+lock: $(STAMP) ## pin the newest versions that pyproject.toml allows, and the Java servers' jars
 	@scripts/lock $(BIN)
 
 clean: ## remove everything that these commands made here

@@ -1,6 +1,7 @@
-"""What is fetched once and used offline ever after: the embedded Kafka's jars.
+"""What is fetched once and used offline ever after: the embedded Kafka's jars, and those of other
+Java servers that somebody names.
 
-They are locked by hash in kafka.lock. A file counts as present only under its final name, which it
+They are locked by hash (kafka.lock). A file counts as present only under its final name, which it
 gets after its hash was right; so an interrupted download is repeated and a damaged one never used.
 """
 
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-LOCK_FILE: Final = Path(__file__).with_name("kafka.lock")
 _AT_ONCE: Final = 6  # downloads; more does not help on a home connection
 _TRIES: Final = 3
 _TIMEOUT_S: Final = 30  # of silence, not of the whole download
@@ -29,19 +29,44 @@ class Unavailable(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
+class Bundle:
+    """Files that are locked and kept together.
+
+    `folder` is theirs in the cache, `title` what they are, and `otherwise` what a person can do
+    who has no network; it follows "connect to the internet and start again".
+    """
+
+    lock_file: Path
+    folder: str
+    title: str
+    otherwise: str = ""
+
+
+KAFKA: Final = Bundle(
+    Path(__file__).with_name("kafka.lock"),
+    "kafka",
+    "Apache Kafka",
+    ", or name a cluster in KAFKA_BOOTSTRAP_SERVERS",
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Jar:
-    """One line of kafka.lock."""
+    """One line of a lock file."""
 
     group: str
     artifact: str
     version: str
     sha256: str
     size: int
+    packaging: str = "jar"
+    classifier: str = ""
 
     @property
     def name(self) -> str:
         """Its file name in the cache."""
-        return f"{self.artifact}-{self.version}.jar"
+        middle = f"-{self.classifier}" if self.classifier else ""
+        return f"{self.artifact}-{self.version}{middle}.{self.packaging}"
 
 
 def cache_directory() -> Path:
@@ -52,34 +77,41 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "delivery-pipeline"
 
 
-def locked_jars(lock_file: Path = LOCK_FILE) -> list[Jar]:
-    """The jars that kafka.lock names."""
+def locked_jars(lock_file: Path = KAFKA.lock_file) -> list[Jar]:
+    """The files that a lock file names: `group:artifact:version[:packaging[:classifier]]`, hash and
+    bytes on each line."""
     jars = []
     for line in lock_file.read_text().splitlines():
         if line and not line.startswith("#"):
             coordinate, digest, size = line.split()
-            group, artifact, version = coordinate.split(":")
-            jars.append(Jar(group, artifact, version, digest.removeprefix("sha256:"), int(size)))
+            group, artifact, version, *kind = coordinate.split(":")
+            hashed = digest.removeprefix("sha256:")
+            jars.append(Jar(group, artifact, version, hashed, int(size), *kind))
     return jars
 
 
 def kafka_jars(progress: Progress, directory: Path | None = None) -> Path:
-    """The folder with every jar of the embedded Kafka; fetches what is missing.
+    """The folder with every jar of the embedded Kafka; fetches what is missing, like `bundle`."""
+    return bundle(KAFKA, progress, directory)
+
+
+def bundle(wanted: Bundle, progress: Progress, directory: Path | None = None) -> Path:
+    """The folder with every file of `wanted`; fetches what is missing.
 
     Needs no network when nothing is missing. Two processes may call it at once: one fetches.
 
     Raises:
-        Unavailable: a jar is missing and cannot be fetched.
+        Unavailable: a file is missing and cannot be fetched.
     """
-    jars = locked_jars()
-    folder = (directory or cache_directory()) / "kafka"
+    jars = locked_jars(wanted.lock_file)
+    folder = (directory or cache_directory()) / wanted.folder
     folder.mkdir(parents=True, exist_ok=True)
     if not _missing(folder, jars):
         return folder
     with _only_one(folder):
         missing = _missing(folder, jars)
         if missing:
-            _fetch_all(folder, missing, progress)
+            _fetch_all(wanted, folder, missing, progress)
     return folder
 
 
@@ -101,14 +133,14 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _fetch_all(folder: Path, jars: list[Jar], progress: Progress) -> None:
+def _fetch_all(wanted: Bundle, folder: Path, jars: list[Jar], progress: Progress) -> None:
     for left in folder.glob(".fetch-*"):  # by one who was killed; we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     total = sum(jar.size for jar in jars)
-    progress(f"Fetching Apache Kafka: {len(jars)} files, {total / 1e6:.0f} MB, this once")
+    progress(f"Fetching {wanted.title}: {len(jars)} files, {total / 1e6:.0f} MB, this once")
     done = 0
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        fetches = {pool.submit(_fetch, folder, jar): jar for jar in jars}
+        fetches = {pool.submit(_fetch, wanted, folder, jar): jar for jar in jars}
         try:
             for number, fetch in enumerate(as_completed(fetches), 1):
                 fetch.result()
@@ -121,7 +153,7 @@ def _fetch_all(folder: Path, jars: list[Jar], progress: Progress) -> None:
             raise
 
 
-def _fetch(folder: Path, jar: Jar) -> None:
+def _fetch(wanted: Bundle, folder: Path, jar: Jar) -> None:
     """Puts `jar` into `folder` under its final name, or raises Unavailable."""
     from jgo.maven import MavenContext
 
@@ -130,7 +162,8 @@ def _fetch(folder: Path, jar: Jar) -> None:
         # A folder for each try: what an interrupted one left behind is never looked at.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
             context = MavenContext(repo_cache=Path(scratch), timeout=_TIMEOUT_S)
-            part = context.project(jar.group, jar.artifact).at_version(jar.version).artifact()
+            component = context.project(jar.group, jar.artifact).at_version(jar.version)
+            part = component.artifact(classifier=jar.classifier, packaging=jar.packaging)
             try:
                 path = Path(part.resolve())
             except Exception as error:  # noqa: BLE001 - whatever it is, the answer is another try
@@ -140,9 +173,8 @@ def _fetch(folder: Path, jar: Jar) -> None:
             if found == jar.sha256:
                 path.replace(folder / jar.name)
                 return
-            reason = f"its SHA-256 is {found}, kafka.lock says {jar.sha256}"
+            reason = f"its SHA-256 is {found}, {wanted.lock_file.name} says {jar.sha256}"
     raise Unavailable(
-        f"{jar.name} could not be fetched: {reason}. The embedded Kafka needs it once; connect to"
-        f" the internet and start again (what is already in {folder} is kept), or name a cluster"
-        " in KAFKA_BOOTSTRAP_SERVERS."
+        f"{jar.name} could not be fetched: {reason}. {wanted.title} needs it once; connect to the"
+        f" internet and start again{wanted.otherwise} (what is already in {folder} is kept)."
     )

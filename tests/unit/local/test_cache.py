@@ -53,7 +53,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type
         Jar("org.example", name, "1.0", hashlib.sha256(body).hexdigest(), len(body))
         for name, body in CONTENT.items()
     ]
-    monkeypatch.setattr(cache, "locked_jars", lambda: jars)
+    monkeypatch.setattr(cache, "locked_jars", lambda _lock_file: jars)
     Repository.broken, Repository.served = {}, []
     yield Repository
     server.shutdown()
