@@ -3,7 +3,7 @@
 Without a registry every record carries its schema's fingerprint (Avro single-object encoding:
 C3 01, the CRC-64-AVRO of the schema's canonical form in little endian, then the body). With one it
 carries the registry's id (00, the id in big endian, then the body). A reader takes both, whichever
-is configured, by the first byte. Older fingerprints stay readable through `schemas/history/`.
+is configured, by the first byte. Older fingerprints stay readable through `schemas/released/`.
 
 Logical types are left out on both sides: times stay integers, in milliseconds, which is what the
 records say and costs nothing on the message path.
@@ -107,9 +107,11 @@ def load_schemas(folder: Path | None = None) -> dict[str, Schema]:
 
 
 def load_history(folder: Path | None = None) -> list[Schema]:
-    """Schemas that were in use earlier."""
-    folder = folder or resource("schemas") / "history"
-    return [read_schema(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.avsc"))]
+    """Schemas of earlier releases, a folder each."""
+    folder = folder or resource("schemas") / "released"
+    return [
+        read_schema(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.avsc"))
+    ]
 
 
 def from_json(schema: Schema, value: Mapping[str, Any]) -> dict[str, Any]:
