@@ -1,6 +1,7 @@
 """`pipeline topics`: what the cluster lacks of the catalogue, and bringing it there."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.commands import topic_acls
 from pipeline.domain.errors import BadInput
 from pipeline.domain.ids import pepper_fingerprint
 from pipeline.runtime.admin import Admin, ClusterUnusable, Plan
@@ -17,7 +19,7 @@ from pipeline.runtime.codec import Codec, file_name
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.registry import Registry, RegistryRefused, RegistryUnavailable
 from pipeline.settings import Settings, load_settings
-from pipeline.topology import CATALOGUE, STAGES, Catalogue, Topic
+from pipeline.topology import CATALOGUE, STAGES, Catalogue, Topic, resource
 
 app = App(name="topics", help="Compare the cluster with topics.yaml, and create what it lacks.")
 
@@ -64,6 +66,48 @@ def list_(*, as_json: Json = False) -> int:
         print(json.dumps([_as_dict(topic) for topic in CATALOGUE], indent=2))
     else:
         print(markdown(CATALOGUE), end="")
+    return OK
+
+
+@app.command
+def asyncapi(*, as_json: Json = False) -> int:
+    """Print the catalogue and its schemas as an AsyncAPI 3.0 document, with the configured prefix.
+
+    Args:
+        as_json: As JSON instead of YAML.
+    """
+    from pipeline.commands import topic_asyncapi
+
+    try:
+        prefix = load_settings().prefix
+    except BadInput as error:
+        print(f"pipeline topics: {error}", file=sys.stderr)
+        return UNABLE
+    found = topic_asyncapi.document(CATALOGUE, prefix, resource("schemas"))
+    print(json.dumps(found, indent=2) + "\n" if as_json else topic_asyncapi.to_yaml(found), end="")
+    return OK
+
+
+@app.command
+def acls(*, principal: str = topic_acls.PRINCIPAL, as_json: Json = False) -> int:
+    """Print the rights that each stage, clients and the operator need, as `kafka-acls` commands.
+
+    Args:
+        principal: What stands before a stage's name: `User:pipeline-` gives User:pipeline-accept.
+        as_json: Every right as an object, for programs.
+    """
+    try:
+        if not re.fullmatch(r"[A-Za-z]+:\S*", principal):
+            cure = "give a type and the beginning of a name, as in User:pipeline-"
+            raise BadInput("--principal", f"{principal!r} is no principal", cure)
+        found = topic_acls.acls(CATALOGUE, load_settings().prefix, principal)
+    except BadInput as error:
+        print(f"pipeline topics: {error}", file=sys.stderr)
+        return UNABLE
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        print("\n".join(topic_acls.commands(found)))
     return OK
 
 

@@ -4,10 +4,11 @@ under a prefix of their own, with a provider that takes everything."""
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.domain import ids
@@ -48,13 +49,14 @@ class Line:
     prefix: str
     environment: Mapping[str, str]
     supervisor: Supervisor
+    logins: Mapping[str, Mapping[str, str]]
 
     def start(self, stage: str, release: Path = ROOT) -> None:
         """Starts the worker of a stage from a release's files."""
         self.supervisor.add(
             stage,
             [sys.executable, "-P", "-m", "pipeline", "run", stage],
-            {**self.environment, "PYTHONPATH": str(release)},
+            {**self.environment, **self.logins.get(stage, {}), "PYTHONPATH": str(release)},
         )
 
     def roll(self, stage: str, release: Path) -> None:
@@ -73,8 +75,16 @@ class Line:
 
 
 @contextmanager
-def line(folder: Path, bootstrap: str, prefix: str, registry: str = "") -> Iterator[Line]:
-    """A pipeline with one worker of each stage; `registry` is its address."""
+def line(
+    folder: Path,
+    bootstrap: str,
+    prefix: str,
+    registry: str = "",
+    stages: Sequence[str] = STAGES,
+    logins: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Iterator[Line]:
+    """A pipeline with one worker of each stage; `registry` is its address, `logins` what a stage
+    finds in its environment besides."""
     cluster = Cluster(bootstrap, prefix)
     client = Registry(registry) if registry else None
     provider = TinyProvider().start()
@@ -90,13 +100,13 @@ def line(folder: Path, bootstrap: str, prefix: str, registry: str = "") -> Itera
         "SCHEMA_REGISTRY_URL": registry,
     }
     supervisor = Supervisor(folder / "logs")
-    found = Line(prefix, environment, supervisor)
+    found = Line(prefix, environment, supervisor, logins)
     try:
         codec = Codec(client, prefix)
         codec.start()
         admin = Admin(cluster, codec, ids.pepper_fingerprint(PEPPER), partitions=PARTITIONS)
         admin.apply(admin.plan())
-        for stage in STAGES:
+        for stage in stages:
             found.start(stage)
         yield found
     finally:
