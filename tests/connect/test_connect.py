@@ -93,7 +93,6 @@ def read_whole(path: Path) -> list[dict[str, object]]:
 def registry(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
     found = EmbeddedRegistry(tmp_path)
     found.start()
-    found.require("FULL_TRANSITIVE")
     yield found
     found.stop()
 

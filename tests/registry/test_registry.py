@@ -18,7 +18,6 @@ SCHEMAS = load_schemas()
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRegistry]:
     found = EmbeddedRegistry(tmp_path_factory.mktemp("registry"))
     found.start()
-    found.require("FULL_TRANSITIVE")
     yield found
     found.stop()
 

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 CONNECT = Bundle(HERE / "connect.lock", "connect", "Kafka Connect")
 CONVERTER = Bundle(HERE / "converter.lock", "plugins/avro", "Apicurio's Avro converter")
 SAMPLES = resource("deploy") / "connect"
-PLUGINS = "plugin.path=/opt/kafka/plugins"
+PLUGINS = "plugin.path=/opt/kafka/plugins,/opt/kafka/libs/connect-file-4.3.1.jar"
 RUN = "org.apache.kafka.connect.cli.ConnectDistributed"
 
 

@@ -14,6 +14,9 @@ APICURIO = Bundle(Path(__file__).with_name("registry.lock"), "apicurio", "Apicur
 CONFLUENT = "/apis/ccompat/v7"
 """Where it speaks as Confluent's registry does."""
 
+STRICT = {"APICURIO_RULES_GLOBAL_COMPATIBILITY": "FULL_TRANSITIVE"}
+"""What deploy/compose.yaml gives it too; without a rule it refuses nothing."""
+
 
 class EmbeddedRegistry(JavaServer):
     """`address` is what SCHEMA_REGISTRY_URL takes, `native` what Apicurio's own clients take. A
@@ -42,12 +45,8 @@ class EmbeddedRegistry(JavaServer):
                 "-Dquarkus.log.level=WARN", "-jar", str(program),
             ],
             CONFLUENT + "/subjects",
+            STRICT,
         )  # fmt: skip
-
-    def require(self, level: str, subject: str = "") -> None:
-        """Sets what the registry demands of the versions of a subject, or of all of them."""
-        path = f"/config/{subject}" if subject else "/config"
-        httpx.put(self.address + path, json={"compatibility": level}).raise_for_status()
 
     def versions(self, subject: str) -> list[int]:
         """The versions that a subject has."""
