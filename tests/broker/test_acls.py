@@ -211,8 +211,6 @@ def progressed(admin: AdminClient) -> bool:
 
 @pytest.mark.parametrize(("name", "topic"), [("accept", "outcomes"), ("clients", "dead-letter")])
 def test_nobody_reads_or_writes_what_is_not_theirs(broker: Guarded, name: str, topic: str):
-    admin = Admin(broker.cluster("cli"), Codec(), ids.pepper_fingerprint(world.PEPPER))
-    admin.apply(admin.plan())
     producer = Producer(broker.client(name, **{"message.timeout.ms": 10_000}))
     refused: list[int] = []
     producer.produce(
