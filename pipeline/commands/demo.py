@@ -20,6 +20,10 @@ from pipeline.commands.demo_evidence import Evidence, gather
 from pipeline.commands.demo_run import NotSent, Run, await_stored
 from pipeline.commands.demo_view import View, summary
 from pipeline.commands.fleet import Fleet, Simulation
+from pipeline.commands.report import gather as gather_reports
+from pipeline.commands.report_html import page
+from pipeline.commands.report_rows import Report
+from pipeline.commands.report_text import print_report
 from pipeline.commands.up import CANNOT
 from pipeline.domain.errors import BadInput, Undecodable
 from pipeline.local.kafka import SHORT_LIVED
@@ -39,6 +43,7 @@ UNABLE: Final = 2
 INTERRUPTED: Final = 130  # as shells have it
 MESSAGES: Final = 2_000
 WORKERS: Final = 2
+REPORT: Final = Path(".pipeline/demo-report.html")
 
 ORDER: Final = (
     "messages", "rejected", "delivered", "failed", "in_flight", "attempts",
@@ -48,6 +53,9 @@ ORDER: Final = (
     "balanced", "seconds",
 )  # fmt: skip
 """The fields of --json (docs/demo.md)."""
+
+SHOWN: Final = ("funnel", "latency")
+"""Reports that the terminal shows; the file has all."""
 
 Json = Annotated[Path | None, Parameter(name="--json")]
 Flag = Annotated[bool, Parameter(negative="")]
@@ -61,6 +69,7 @@ class Result:
     problems: list[str]
     evidence: Evidence
     letters: dict[str, int] = field(default_factory=dict)
+    reports: list[Report] = field(default_factory=list)
 
     @property
     def answers(self) -> dict[int, list[dict[str, Any]]]:
@@ -75,6 +84,7 @@ def demo(
     seed: int = 1,
     json_file: Json = None,
     answers: Path | None = None,
+    report: Path = REPORT,
     keep: Flag = False,
 ) -> int:
     """Start an own Kafka, ClickHouse, simulated providers and two workers of every stage in a
@@ -87,6 +97,7 @@ def demo(
         seed: Decides who is written to and what the providers do: the same seed, the same end.
         json_file: Write the figures here, for programs.
         answers: Write what became of each request here, a JSON object a line.
+        report: Write the reports here, as one HTML file.
         keep: Keep the directory, with logs and data.
     """
     console = Console(highlight=False)
@@ -99,7 +110,9 @@ def demo(
             json_file.write_text(json.dumps(result.figures, indent=2) + "\n", encoding="utf-8")
         if answers is not None:
             answers.write_text(answer_lines(result), encoding="utf-8")
-        _tell(console, result, folder, keep=keep)
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(page("The demo's messages", result.reports), encoding="utf-8")
+        _tell(console, result, folder, report, keep=keep)
         kept = keep or bool(result.problems)
     except (*CANNOT, NotSent, Unreachable, Undecodable, Refused, OSError) as error:
         print(f"pipeline demo: {error}\nLogs are in {folder}", file=sys.stderr)
@@ -202,12 +215,15 @@ def _judge(work: Run, settings: Settings, ledger: Path, view: View) -> Result:
         if sum(evidence.stored.values()) < wanted:
             await_stored(stored, wanted, lambda: view.step("Waiting for ClickHouse"))
             evidence = gather(sent, reader, codec, store, ledger, keys)
+    view.step("Writing the report")
+    began = min((value["accepted_at"] for value in evidence.of("accepted")), default=0)
+    reports = gather_reports(store, began)
     store.close()
     figures = demo_figures.figures(evidence)
     problems = demo_checks.check(evidence, figures)
-    report = audit.run(settings, full=True)
-    problems += [f"audit: {problem.topic}: {problem.text}" for problem in report.problems]
-    figures["balanced"] = report.balanced and not problems
+    books = audit.run(settings, full=True)
+    problems += [f"audit: {problem.topic}: {problem.text}" for problem in books.problems]
+    figures["balanced"] = books.balanced and not problems
     figures["seconds"] = 0.0
     letters = Counter(value["reason"] for value in evidence.of("dead_letter"))
     return Result(
@@ -215,6 +231,7 @@ def _judge(work: Run, settings: Settings, ledger: Path, view: View) -> Result:
         problems=problems,
         evidence=evidence,
         letters=dict(letters.most_common()),
+        reports=reports,
     )
 
 
@@ -226,16 +243,22 @@ def answer_lines(result: Result) -> str:
     )
 
 
-def _tell(console: Console, result: Result, folder: Path, *, keep: bool) -> None:
+def _tell(console: Console, result: Result, folder: Path, report: Path, *, keep: bool) -> None:
     cells = demo_figures.cells(result.evidence)
     console.print()
     summary(console, result.figures, cells, result.letters, result.problems)
     console.print()
+    for one in result.reports:
+        if one.name in SHOWN:
+            print_report(console, one)
+            console.print()
     if keep or result.problems:
         console.print(f"Logs, data and the provider's ledger are in {folder}", soft_wrap=True)
     console.print(
+        f"All reports, with pictures: {report.absolute()}\n"
         "Where next: `pipeline up` runs the same and stays; then `pipeline send`, `pipeline sql`,\n"
         "`pipeline audit` and `pipeline dead-letters list` in another terminal. docs/demo.md says\n"
         "what each figure means, deploy/pipeline.yaml how to name providers of your own.",
         markup=False,
+        soft_wrap=True,
     )

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.commands import demo
 from pipeline.commands.demo import ORDER, Result
+from pipeline.commands.report_questions import QUESTIONS
 from tests.demo import canary, processes
 from tests.waiting import until
 
@@ -63,6 +64,17 @@ def test_each_request_has_one_answer_and_malformed_ones_name_a_field(first: Resu
     assert all(one["field"] for one in spoilt if one["status"] == "rejected")
 
 
+def test_the_reports_say_what_was_counted_from_outside(first: Result):
+    (funnel,) = [report for report in first.reports if report.name == "funnel"]
+    sums = {
+        name: sum(int(row[name] or 0) for row in funnel.objects())
+        for name in ("accepted", "delivered", "failed", "waiting")
+    }
+    figures = {name: first.figures[name] for name in ("delivered", "failed")}
+    settled = first.figures["delivered"] + first.figures["failed"]
+    assert sums == {**figures, "accepted": settled, "waiting": first.figures["in_flight"]}
+
+
 def test_a_canary_is_found_in_no_event_header_log_or_column(first: Result, seen: list[str]):
     assert first.figures["delivered"] > 0
     assert seen == []
@@ -70,17 +82,22 @@ def test_a_canary_is_found_in_no_event_header_log_or_column(first: Result, seen:
 
 def test_the_command_comes_to_the_same_and_leaves_nothing(first: Result, tmp_path: Path):
     figures, answers = tmp_path / "out.json", tmp_path / "answers.jsonl"
+    report = tmp_path / "new" / "report.html"
     temporary = tmp_path / "t"
     temporary.mkdir()
     program = command(
         temporary, "--messages", str(MESSAGES), "--seed", str(SEED),
         "--json", str(figures), "--answers", str(answers),
+        "--report", str(report),
     )  # fmt: skip
     output, _ = program.communicate(timeout=300)
     assert program.returncode == 0, output
     assert "The books balance." in output
     for word in ("whatsapp", "p95", "double deliveries", "dead letters", "pipeline up"):
         assert word in output
+    assert f"All reports, with pictures: {report}" in output
+    assert "of due receipts are in" in output
+    assert report.read_text().count("<svg") == len(QUESTIONS)
     assert processes.of(temporary) == {}
     assert list(temporary.iterdir()) == []
     found = json.loads(figures.read_text())
