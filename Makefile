@@ -24,7 +24,7 @@ demo: $(STAMP) ## start everything, send 2,000 messages, print what became of th
 up: $(STAMP) ## run every stage on this machine until Ctrl-C
 	@$(BIN)/pipeline up $(ARGS)
 
-test: $(STAMP) ## every test, about 9 minutes (ARGS="tests/unit -k accept": only these)
+test: $(STAMP) ## every test, about 10 minutes (ARGS="tests/unit -k accept": only these)
 	@$(BIN)/pytest $(if $(ARGS),$(ARGS),$(EVERY_TEST))
 
 check: $(STAMP) ## style, types, imports, catalogue, schemas against the released ones; edits nothing

@@ -41,9 +41,9 @@ def kafka(scratch: Path) -> Iterator[str]:
         assert answers(named, 10.0), f"no Kafka answers at KAFKA_BOOTSTRAP_SERVERS={named}"
         yield named
         return
-    from pipeline.local.kafka import EmbeddedKafka
+    from pipeline.local.kafka import SHORT_LIVED, EmbeddedKafka
 
-    with EmbeddedKafka(scratch / "kafka") as broker:
+    with EmbeddedKafka(scratch / "kafka", java=SHORT_LIVED) as broker:
         yield broker.bootstrap
 
 

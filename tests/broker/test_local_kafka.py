@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from pipeline.local.cache import kafka_jars
-from pipeline.local.kafka import EmbeddedKafka, Listener, StartError, answers
+from pipeline.local.kafka import SHORT_LIVED, EmbeddedKafka, Listener, StartError, answers
 from pipeline.local.ports import free_port
 from tests.waiting import alive, until
 
@@ -32,7 +32,7 @@ sys.stdin.read()
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     kafka_jars(print)  # what is missing is fetched here, so that the tests below are offline
-    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as made:
+    with EmbeddedKafka(tmp_path_factory.mktemp("kafka"), java=SHORT_LIVED) as made:
         yield made
 
 

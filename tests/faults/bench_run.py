@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import clickhouse_connect
 
+from pipeline.local.kafka import SHORT_LIVED
 from pipeline.topology import CATALOGUE
 from tests.faults import config_for_faults
 from tests.faults.chaos import Chaos
@@ -27,6 +28,9 @@ from tests.faults.stories import stories
 
 DRAIN_S: Final = 300.0
 """The longest deadline (120 s), the patience with receipts, and time to work it off."""
+
+LONG_S: Final = 600.0
+"""From here on it pays that the broker compiles its busy parts well."""
 
 STILL_S: Final = 150.0
 """When nothing at all is answered for longer than the longest deadline, nothing will be."""
@@ -60,7 +64,8 @@ class Result:
 def perform(plan: Plan, folder: Path, say: Say, mutant: str = "", seed: int = 1) -> Result:
     """Carries out one plan. `mutant` names the switch to be set in every worker."""
     history = History(rules=config_for_faults.rules(plan.slots))
-    with Stack(folder, plan.window_s, mutant, plan.slots, seed) as stack:
+    java = SHORT_LIVED if plan.seconds < LONG_S else ()
+    with Stack(folder, plan.window_s, mutant, plan.slots, seed, java) as stack:
         say(f"Kafka, ClickHouse, the provider and {2 * len(STAGES)} workers run in {folder}")
         watcher = Watcher(stack.bootstrap, PREFIX)
         watcher.start()

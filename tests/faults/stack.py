@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -42,7 +42,13 @@ class Stack:
     """Use as a context manager; `folder` holds everything that it makes."""
 
     def __init__(
-        self, folder: Path, window_s: int, mutant: str = "", slots: int = 0, seed: int = 1
+        self,
+        folder: Path,
+        window_s: int,
+        mutant: str = "",
+        slots: int = 0,
+        seed: int = 1,
+        java: Sequence[str] = (),
     ) -> None:
         self.folder, self._window_s = folder, window_s
         self.ledger = folder / "ledger.jsonl"
@@ -54,7 +60,7 @@ class Stack:
         self._secret = "whsec_" + ids_text(secrets.token_bytes(24))
         self._gateways = (free_port(), free_port())
         self._simulator = free_port()
-        self._kafka = EmbeddedKafka(folder / "kafka")
+        self._kafka = EmbeddedKafka(folder / "kafka", java=java)
         self._clickhouse = EmbeddedClickHouse(folder / "clickhouse")
         self.supervisor = Supervisor(
             folder / "logs", lambda name, status: self.exits.append((name, status))
