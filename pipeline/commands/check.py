@@ -41,11 +41,7 @@ def check(file: Path | None = None, /, *, as_json: Json = False) -> int:
         path = file or settings.config
         if path is None:
             raise BadInput("FILE", "none is given", "name a file, or set PIPELINE_CONFIG to one")
-        # The simulated provider's address is made by `pipeline up`; here any will do.
-        stand_ins = {SIMULATOR_URL: "http://127.0.0.1:8090", SIMULATOR_SECRET: "whsec_" + "A" * 32}
-        config, problems = check_config(
-            path, settings.gateway_url, {**stand_ins, **os.environ}, PROVIDERS
-        )
+        config, problems = check_config(path, settings.gateway_url, environment(), PROVIDERS)
     except BadInput as error:
         print(f"pipeline check: {error}", file=sys.stderr)
         return UNABLE
@@ -56,6 +52,13 @@ def check(file: Path | None = None, /, *, as_json: Json = False) -> int:
     for problem in () if as_json else problems:
         print(problem, file=sys.stderr)
     return BAD if problems else OK
+
+
+def environment() -> dict[str, str]:
+    """What a policy file is checked with: the environment, and a stand-in for the simulated
+    provider, whose address is only made by `pipeline up`."""
+    stand_ins = {SIMULATOR_URL: "http://127.0.0.1:8090", SIMULATOR_SECRET: "whsec_" + "A" * 32}
+    return {**stand_ins, **os.environ}
 
 
 def _as_dict(problem: Misplaced) -> dict[str, str | int]:

@@ -14,6 +14,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from pipeline.commands import health
+from pipeline.commands.check import environment
 from pipeline.commands.connections import UNABLE, cluster_of, codec_of, store_of
 from pipeline.commands.health import FAIL, OK, WARN, Finding
 from pipeline.commands.measure import measure
@@ -111,7 +112,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("policy file", WARN, text, "name one; stages do not start without")
         return
     try:
-        _, problems = check_config(settings.config, settings.gateway_url, os.environ, PROVIDERS)
+        _, problems = check_config(settings.config, settings.gateway_url, environment(), PROVIDERS)
     except BadInput as error:
         yield Finding("policy file", FAIL, f"{error.field}: {error.cause}", error.cure)
         return

@@ -53,7 +53,7 @@ def status(*, watch: Watch = False, as_json: Json = False) -> int:
     if as_json:
         print(json.dumps(found.as_dict(), indent=2))
     else:
-        Console(highlight=False).print(shown(found))
+        Console(highlight=False, soft_wrap=True).print(shown(found))
     return BAD if found.troubles else OK
 
 

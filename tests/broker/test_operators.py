@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from pipeline.commands.dead_letters import replay
-from pipeline.commands.doctor import doctor
+from pipeline.commands.doctor import doctor, examine
 from pipeline.commands.status import status
 from pipeline.commands.trace import trace
 from pipeline.domain.handovers import blank_attempt
 from pipeline.runtime.lag import standings
+from pipeline.settings import load_settings, sample_path
 from tests.broker.ops_world import TENANT, OpsWorld, ops_world
 from tests.waiting import until
 
@@ -246,7 +247,10 @@ def test_doctor_says_of_everything_whether_it_is_as_it_must_be(
     assert {name: found[name][0][0] for name in well} == dict.fromkeys(well, "ok")
     assert [name for name in found if name.startswith("ClickHouse disk")]
     assert found["secrets"] == [("fail", "PIPELINE_REFERENCE_KEYS: it is not set")]
-    assert found["policy file"][0][0] == "fail"
+    assert found["policy file"] == [("fail", "1 mistakes")]
+    monkeypatch.setenv("PIPELINE_CONFIG", str(sample_path("demo.yaml")))
+    (right,) = [one for one in examine(load_settings()) if one.name == "policy file"]
+    assert right.state == "ok"
     # nobody runs accept, dispatch and receipts here
     assert {"fail"} == {state for state, _ in found["stages"]}
     assert any("receipts" in text for _, text in found["stages"])
