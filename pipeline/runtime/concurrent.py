@@ -53,6 +53,9 @@ RESUME_AT: Final = 0.25
 DRAIN_S: Final = 8.0
 """Requests that run when a task goes away are waited for this long; a handover has 10 s."""
 
+BUSY_WAIT_S: Final = 0.002
+"""How long a record may lie while requests are in flight."""
+
 TABLES_S: Final = 0.1
 REGISTRY_S: Final = 0.2
 FORGET_S: Final = 60.0
@@ -264,7 +267,7 @@ class DispatchWorker:
         held = self._held = sum(task.held for task in self.tasks.values())
         idle = 0.0 if self.commands.busy else IDLE_POLL_S
         if idle and not self.commands.idle:
-            self._requests.wait(IDLE_POLL_S)  # an answer is looked at at once
+            self._requests.wait(BUSY_WAIT_S)  # an answer is looked at at once
             idle = 0.0
         reading = any(task.live for task in self.tasks.values())
         if not reading or held >= MAX_HELD or self.clock.monotonic() < self._registry_at:
