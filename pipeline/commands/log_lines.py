@@ -80,6 +80,7 @@ def to_stderr(form: Form = "json", level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Clients that report every reconnection; what matters of it our own loops say.
-    for name in ("urllib3", "asyncio", "aiohttp", "clickhouse_connect"):
+    # Clients that report every reconnection, or every request with its address, which may hold a
+    # password; what matters of it our own loops say.
+    for name in ("urllib3", "asyncio", "aiohttp", "clickhouse_connect", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)

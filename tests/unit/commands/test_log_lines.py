@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import sys
 
 from pipeline.commands.log_lines import JsonLines, TextLines
@@ -66,3 +67,19 @@ def test_text_for_people_quotes_nothing_of_a_message_either():
     assert first.endswith("ERROR    a.b: broke error=KeyError")
     assert "test_log_lines.py" in place
     assert "4915112345678" not in text
+
+
+def test_a_clients_requests_are_not_logged_with_their_addresses():
+    """In a process of its own: the logs of this one belong to the test runner."""
+    program = (
+        "import logging\n"
+        "from pipeline.commands.log_lines import to_stderr\n"
+        "to_stderr('text')\n"
+        "logging.getLogger('httpx').info('GET http://user:secret@127.0.0.1/')\n"
+        "logging.getLogger('pipeline.x').info('here')\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stderr
+    assert "here" in said
+    assert "secret" not in said
