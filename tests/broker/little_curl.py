@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("--data-urlencode", action="append", default=[], dest="pairs")
     parser.add_argument("url")
     asked = parser.parse_args()
-    query = urllib.parse.urlencode([pair.split("=", 1) for pair in asked.pairs])
+    query = urllib.parse.urlencode(dict(pair.split("=", 1) for pair in asked.pairs))
     url = f"{asked.url}?{query}" if asked.in_url else asked.url
     body = asked.body.encode() if asked.body is not None else None
     headers = dict(header.split(": ", 1) for header in asked.headers)
