@@ -67,7 +67,7 @@ def perform(plan: Plan, folder: Path, say: Say, mutant: str = "", seed: int = 1)
     java = SHORT_LIVED if plan.seconds < LONG_S else ()
     with Stack(folder, plan.window_s, mutant, plan.slots, seed, java) as stack:
         say(f"Kafka, ClickHouse, the provider and {2 * len(STAGES)} workers run in {folder}")
-        watcher = Watcher(stack.bootstrap, PREFIX)
+        watcher = Watcher(stack.bootstrap, PREFIX, patient=plan.rate > 100)
         watcher.start()
         recoveries = Recoveries(stack.bootstrap, PREFIX)
         recoveries.start()

@@ -228,7 +228,7 @@ class Chaos:
         before = self._watcher.total("callbacks")
         began = time.monotonic()
         strike()
-        time.sleep(0.4)  # the watcher has read what stood there when the fault struck
+        time.sleep(self._watcher.delay_s)  # it has read what stood there when the fault struck
         ends = self._watcher.ends(topics)
         done = None
         if stage == "gateway":

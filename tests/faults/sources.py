@@ -105,7 +105,14 @@ class Watcher:
     """Reads every topic of a prefix with read_committed while the faults go on: keeps only where
     records stand, and how far each partition has got."""
 
-    def __init__(self, bootstrap: str, prefix: str, seconds_between: float = 0.05) -> None:
+    def __init__(
+        self, bootstrap: str, prefix: str, seconds_between: float = 0.05, *, patient: bool = False
+    ) -> None:
+        """`patient`: every fetch asks hundreds of partitions, so under a heavy load there are few
+        of them, or the broker has no time left for those that it is there for."""
+        self.delay_s = 0.4 if patient else 0.1
+        """After so long, what stood in a topic has been read."""
+        self._patient = patient
         self._bootstrap = bootstrap
         self._prefix = prefix
         self._pause = seconds_between
@@ -152,10 +159,8 @@ class Watcher:
                 isolation_level="read_committed",
                 enable_auto_commit=False,
                 auto_offset_reset="error",
-                # Every fetch asks hundreds of partitions: few of them, or the broker has no time
-                # left for those that it is there for.
-                fetch_wait_max_ms=250,
-                fetch_min_bytes=1_000_000,
+                fetch_wait_max_ms=250 if self._patient else 200,
+                fetch_min_bytes=1_000_000 if self._patient else 1,
             )
         )
         try:
