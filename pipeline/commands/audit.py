@@ -218,7 +218,7 @@ class _Audit:
         """What the sink calls the record."""
         try:
             value = self._codec.decode_as(self._topics[record.topic], record.value)
-            return str(sink.to_row(_with(record, value), "")[0])
+            return str(sink.to_row(record.holding(value), "")[0])
         except Undecodable as error:
             return str(sink.unreadable(record, "", error.code)[0])
         except (LookupError, TypeError, ValueError, ArithmeticError):
@@ -318,12 +318,6 @@ def _by_partition(rows: list[tuple[Any, ...]]) -> Counter[int]:
     for _, number, count in rows:
         found[number] += count
     return found
-
-
-def _with(record: Inbound, value: Any) -> Inbound:
-    return Inbound(
-        record.topic, record.partition, record.offset, record.timestamp, record.key, value
-    )
 
 
 def _progress(as_json: bool) -> Say:

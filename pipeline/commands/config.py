@@ -12,7 +12,7 @@ from rich.table import Table
 from pipeline.domain.errors import BadInput
 from pipeline.local.stack import environment_of
 from pipeline.settings import load_settings
-from pipeline.settings.environment import RUNNING, describe
+from pipeline.settings.environment import describe, running_values
 
 app = App(name="config", help="Print the settings in effect and where each comes from.")
 
@@ -52,10 +52,8 @@ def effective() -> list[dict[str, str]]:
         BadInput: one of them cannot be meant.
     """
     settings = load_settings()
-    file = settings.data_dir / RUNNING
     values = environment_of(settings)
-    told = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    running = {line.partition("=")[0] for line in told}
+    running = running_values(settings.data_dir)
     rows = []
     for name, default, meaning, secret in describe():
         origin = "default"

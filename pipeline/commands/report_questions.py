@@ -15,6 +15,10 @@ TIMES: Final = ("day", "hour")
 
 _PLAIN: Final = ("tenant", "channel", "provider", "country", "priority", "category", "campaign")
 _SINCE: Final = "fromUnixTimestamp64Milli({since:Int64}, 'UTC')"
+_HANDED: Final = f"""FROM attempts
+WHERE accepted_at >= {_SINCE} AND result IN ('accepted', 'unknown')"""
+"""The attempts that may have reached a person."""
+_RECEIPTS: Final = "countIf(receipt_due), countIf(receipt != ''), countIf(NOT receipt_due)"
 _ACCEPTED: Final = "Cohort: messages by when they were accepted, whatever happened to them when."
 
 
@@ -81,8 +85,7 @@ _DELIVERY: Final = Question(
     sql=f"""
 SELECT <dimensions>, uniqExact(message_id), uniqExactIf(message_id, receipt IN ('delivered', 'read')),
     countIf(receipt_due), countIf(receipt != '')
-FROM attempts
-WHERE accepted_at >= {_SINCE} AND result IN ('accepted', 'unknown')
+{_HANDED}
 GROUP BY <names>
 """,
 )
@@ -227,9 +230,8 @@ _COMPLETENESS: Final = Question(
     },
     main="due",
     sql=f"""
-SELECT <dimensions>, countIf(receipt_due), countIf(receipt != ''), countIf(NOT receipt_due)
-FROM attempts
-WHERE accepted_at >= {_SINCE} AND result IN ('accepted', 'unknown')
+SELECT <dimensions>, {_RECEIPTS}
+{_HANDED}
 GROUP BY <names>
 """,
 )
@@ -241,9 +243,8 @@ QUESTIONS: Final[Mapping[str, Question]] = {
 """Every report, in the order of a page of all."""
 
 STATE: Final = f"""
-SELECT countIf(receipt_due), countIf(receipt != ''), countIf(NOT receipt_due),
+SELECT {_RECEIPTS},
     (SELECT toUnixTimestamp64Milli(max(_appended_at)) FROM events)
-FROM attempts
-WHERE accepted_at >= {_SINCE} AND result IN ('accepted', 'unknown')
+{_HANDED}
 """
 """How complete the range is: receipts due, in, not due yet; append time (ms) of the newest event."""

@@ -95,11 +95,9 @@ def _work(stage: str, slot: int, stop: threading.Event, *, static: bool) -> int:
 def _environment(folder: Path) -> dict[str, str]:
     """Ours, and behind it what `pipeline up` on the same data tells: a policy file may name the
     simulated provider that runs there."""
-    from pipeline.settings.environment import RUNNING
+    from pipeline.settings.environment import running_values
 
-    file = folder / RUNNING
-    told = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return {**dict(line.split("=", 1) for line in told if "=" in line), **os.environ}
+    return {**running_values(folder), **os.environ}
 
 
 def _must_not_run(error: Exception) -> bool:

@@ -21,6 +21,19 @@ class Inbound:
     value: Any
     headers: tuple[tuple[str, bytes], ...] = ()
 
+    def holding(self, value: Any) -> "Inbound":
+        """The same record with another value. Not `dataclasses.replace`: it takes three times as
+        long, for every record of every stage."""
+        return Inbound(
+            self.topic,
+            self.partition,
+            self.offset,
+            self.timestamp,
+            self.key,
+            value,
+            self.headers,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Emit:

@@ -265,10 +265,12 @@ class DispatchWorker:
     def _read(self) -> None:
         self._hold_back()
         held = self._held = sum(task.held for task in self.tasks.values())
-        idle = 0.0 if self.commands.busy else IDLE_POLL_S
-        if idle and not self.commands.idle:
-            self._requests.wait(BUSY_WAIT_S)  # an answer is looked at at once
-            idle = 0.0
+        idle = 0.0
+        if not self.commands.busy:
+            if self.commands.idle:
+                idle = IDLE_POLL_S
+            else:
+                self._requests.wait(BUSY_WAIT_S)  # an answer is looked at at once
         reading = any(task.live for task in self.tasks.values())
         if not reading or held >= MAX_HELD or self.clock.monotonic() < self._registry_at:
             if idle:

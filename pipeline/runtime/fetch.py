@@ -37,11 +37,21 @@ def inbound(message: Message, topic: str, partition: int, offset: int) -> Inboun
     )
 
 
-def behind(consumer: Consumer, part: Part, done: int) -> int:
-    """How many records wait behind `done` in a partition that `consumer` fetches, as far as the
-    last answer of the brokers said; 0 before the first."""
+def behind(
+    consumer: Consumer, part: Part, topic: str, done: int, read_at: Mapping[Part, int]
+) -> Waiting:
+    """What waits behind `done` in a partition that `consumer` fetches, as far as the last answer of
+    the brokers said; nothing before the first. `topic` is the catalogue's name, `read_at` has the
+    append times of the last records read."""
     _, high = consumer.get_watermark_offsets(TopicPartition(*part), cached=True)
-    return max(0, high - done)
+    return Waiting(topic, part[1], done, max(0, high - done), read_at.get(part, 0))
+
+
+def past_markers(processed: int, following: int, end: int) -> int:
+    """Up to which offset a partition is done, when every record below `processed` is, `following`
+    is the next to be read and `end` where the partition was last seen to end: there, transaction
+    markers count, which are no records."""
+    return end if following <= processed < end else processed
 
 
 class Fetch:
@@ -157,10 +167,8 @@ class Fetch:
             log.info("reading %s[%s]: %s", *part, error)
 
     def heard(self, part: Part, processed: int) -> int:
-        """Up to which offset `part` is done, when every record below `processed` is: at the end of
-        the partition that counts the transaction markers, which are no records."""
-        end = self._ends.get(part, 0)
-        return end if self._next.get(part, 0) <= processed < end else processed
+        """Up to which offset `part` is done, when every record below `processed` is."""
+        return past_markers(processed, self._next.get(part, 0), self._ends.get(part, 0))
 
     def waiting(self, processed: Mapping[Part, int]) -> list[Waiting]:
         """What waits behind the given positions. Asks no broker."""
@@ -168,9 +176,7 @@ class Fetch:
         for consumer, parts in self._by_consumer([p for p in processed if p in self._next]):
             for part in parts:
                 done = self.heard(part, processed[part])
-                lag = behind(consumer, part, done)
-                read_at = self._read_at.get(part, 0)
-                found.append(Waiting(self._logical[part[0]], part[1], done, lag, read_at))
+                found.append(behind(consumer, part, self._logical[part[0]], done, self._read_at))
         return found
 
     def close(self) -> None:

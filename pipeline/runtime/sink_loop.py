@@ -14,7 +14,7 @@ one batch at most, and nothing else in the pipeline notices.
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -281,13 +281,7 @@ class SinkLoop:
     def _waiting(self) -> list[observe.Waiting]:
         """What waits behind what was read; rows that are held are counted by themselves."""
         return [
-            observe.Waiting(
-                self._records[part[0]][0],
-                part[1],
-                done,
-                behind(self._consumer, part, done),
-                self._read_at.get(part, 0),
-            )
+            behind(self._consumer, part, self._records[part[0]][0], done, self._read_at)
             for part, done in self._next.items()
         ]
 
@@ -302,7 +296,7 @@ class SinkLoop:
         topic_id = self._ids[part[0]]
         try:
             value = self._codec.decode_as(record, found.value)
-            return self._to_row(_with(found, value), topic_id)
+            return self._to_row(found.holding(value), topic_id)
         except Undecodable as error:
             log.warning("%s[%d]@%d cannot be read: %s", *part, offset, error)
             return self._unreadable(found, topic_id, error.code)
@@ -374,15 +368,3 @@ class SinkLoop:
 
 def _part(message: Message) -> Part:
     return str(message.topic()), int(message.partition() or 0)
-
-
-def _with(record: Inbound, value: Mapping[str, Any]) -> Inbound:
-    return Inbound(
-        record.topic,
-        record.partition,
-        record.offset,
-        record.timestamp,
-        record.key,
-        value,
-        record.headers,
-    )

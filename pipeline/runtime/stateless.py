@@ -18,7 +18,7 @@ from pipeline.domain.outcomes import Answer, Emit, Inbound, Put
 from pipeline.domain.switches import NONE, Switches
 from pipeline.runtime import observe
 from pipeline.runtime.clock import Clock, wait
-from pipeline.runtime.fetch import IDLE_POLL_S, Part, behind, inbound
+from pipeline.runtime.fetch import IDLE_POLL_S, Part, behind, inbound, past_markers
 from pipeline.runtime.kafka import Cluster
 from pipeline.runtime.registry import RegistryUnavailable
 from pipeline.runtime.tasks import COMMITTED_TIMEOUT_S, Handover, MissingOffset
@@ -169,17 +169,12 @@ class Source:
         return len(self._positions)
 
     def behind(self) -> list[observe.Waiting]:
-        """What waits behind the committed positions. Asks no broker. At the end of a partition
-        the markers of clients' transactions are no records."""
+        """What waits behind the committed positions. Asks no broker."""
         found = []
         for part, position in self._positions.items():
-            end = self._ends.get(part, 0)
-            done = end if self._next[part] <= position < end else position
-            lag = behind(self._consumer, part, done)
-            read_at = self._read_at.get(part, 0)
-            found.append(
-                observe.Waiting(self._cluster.logical(part[0]), part[1], done, lag, read_at)
-            )
+            done = past_markers(position, self._next[part], self._ends.get(part, 0))
+            topic = self._cluster.logical(part[0])
+            found.append(behind(self._consumer, part, topic, done, self._read_at))
         return found
 
     def offsets(self, records: Sequence[Inbound], ahead: int) -> list[TopicPartition]:

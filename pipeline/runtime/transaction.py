@@ -38,7 +38,7 @@ EMPTY_GAP_S: Final = 0.010
 still completing and stall for a whole retry backoff."""
 
 _EASE: Final = 6
-_MOST_REST_S: Final = 0.3
+_MOST_REST_S: Final = 0.2
 
 _TIMEOUT_S: Final = 10.0
 

@@ -256,6 +256,14 @@ def load_settings(*, running: bool = True, **changes: Any) -> Settings:
     return found.model_copy(update=changes)
 
 
+def running_values(data_dir: Path) -> dict[str, str]:
+    """What the pipeline that `pipeline up` runs in this data directory tells, by variable; nothing
+    when there is none."""
+    file = data_dir / RUNNING
+    told = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return dict(line.split("=", 1) for line in told if "=" in line)
+
+
 def describe() -> list[tuple[str, str, str, bool]]:
     """(variable, default, meaning, whether it is secret) of every setting, for documents."""
     rows = []

@@ -105,7 +105,6 @@ class Rules:
     requests_per_attempt: int = 3
     timeout_ms: int = 1_000
     slots: int = 128
-    lease_ms: int = 5_000
 
 
 @dataclass(slots=True)
